@@ -1,0 +1,57 @@
+# The verbs of the project. Every line calls a tool; what is built stands in build/ and the .venv folders.
+
+PYTHON ?= python3
+DATA ?=
+
+# A variable that names a missing file makes every terraform command warn or fail.
+ifneq ($(TF_CLI_CONFIG_FILE),)
+ifeq ($(wildcard $(TF_CLI_CONFIG_FILE)),)
+unexport TF_CLI_CONFIG_FILE
+endif
+endif
+
+.PHONY: help setup package demo test test-slow check clean distclean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: .venv/.ready .venv-hosting/.ready .venv-scan/.ready build/.provider  ## environments and the Terraform provider
+
+# One environment a requirements file: train and test, the hosting image's packages, the scanners.
+.venv/.ready: requirements.txt model/requirements.txt ec2_userdata/requirements.txt lambda/requirements.txt
+.venv-hosting/.ready: model/container/requirements.txt
+.venv-scan/.ready: requirements-scan.txt
+%/.ready:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": name another with make PYTHON=...")'
+	$(PYTHON) -m venv $*
+	$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+build/.provider: .venv/.ready terraform/versions.tf terraform/.terraform.lock.hcl
+	mkdir -p build
+	.venv/bin/python -m local.provider
+	touch $@
+
+package: .venv/.ready  ## build/lambda.zip and build/trainer-code.tar.gz, which terraform apply takes
+	.venv/bin/python -m bundle
+
+demo: setup package  ## the main job end to end, without an AWS account; DATA=DIR for pictures of your own
+	.venv/bin/python -m local.demo $(if $(DATA),--data "$(DATA)")
+
+check: setup package  ## lint, terraform fmt, validate and the mocked module tests
+	.venv/bin/ruff check .
+	terraform -chdir=terraform fmt -check -recursive
+	terraform -chdir=terraform validate
+	terraform -chdir=terraform test
+
+test: check  ## every fast test
+	.venv/bin/python -m pytest -m "not slow"
+
+test-slow: setup package  ## kills, and the demo itself
+	.venv/bin/python -m pytest -m slow
+
+clean:  ## what was built, the environments apart
+	rm -rf build
+
+distclean: clean  ## the environments too
+	rm -rf .venv .venv-hosting .venv-scan terraform/.terraform terraform/terraform.d

@@ -1,0 +1,1 @@
+"""What submit.py does: upload a data folder, follow a SageMaker job, publish its result."""

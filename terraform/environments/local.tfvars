@@ -1,0 +1,3 @@
+# On top of reference.tfvars: the account on a laptop.
+environment     = "local"
+trainer_dataset = "demo"

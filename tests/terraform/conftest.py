@@ -1,0 +1,104 @@
+"""The stack in a local account without a data plane: Terraform's part alone, through python-terraform."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from python_terraform import IsFlagged, Terraform
+
+from local.account import Account, running_account
+from local.image import publish_hosting_image
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "test-classifier"
+
+
+@dataclass
+class Stack:
+    """The root module, its state in a folder of the test's and its account on this machine."""
+
+    account: Account
+    terraform: Terraform
+    image_uri: str
+
+    def options(self, environment: str = "local", **overrides: Any) -> dict[str, Any]:
+        """The options of every command. The overrides go into the last file: the last one wins, and python-terraform
+        puts its own `var` first."""
+        variables = Path(self.terraform.state).with_name("test.tfvars.json")
+        settings = {"name": NAME, "image_uri": self.image_uri, "trainer_hyperparameters": {"epochs": "2"}}
+        variables.write_text(json.dumps({**settings, **overrides}))
+        environments = ROOT / "terraform" / "environments"
+        files = [environments / "reference.tfvars", environments / f"{environment}.tfvars", variables]
+        return {"var_file": [str(file) for file in files], "no_color": IsFlagged, "input": False}
+
+    def apply(self, **overrides: Any) -> None:
+        status, _, err = self.terraform.apply(skip_plan=True, **self.options(**overrides))
+        assert status == 0, err
+
+    def plan_status(self, **overrides: Any) -> int:
+        """0: nothing to do; 2: changes."""
+        status, _, err = self.terraform.plan(**self.options(**overrides))
+        assert status in (0, 2), err
+        return status
+
+    def refused_plan(self, **overrides: Any) -> str:
+        status, _, err = self.terraform.plan(**self.options(**overrides))
+        assert status == 1, "the plan was not refused"
+        return " ".join(err.replace("│", " ").split())
+
+    def destroy(self, **overrides: Any) -> None:
+        # Terraform 1.0 dropped -force, which python-terraform 0.10 still sends.
+        status, _, err = self.terraform.destroy(force=None, auto_approve=IsFlagged, **self.options(**overrides))
+        assert status == 0, err
+
+    def state(self) -> dict[str, Any]:
+        return json.loads(Path(self.terraform.state).read_text())
+
+    def output(self, name: str) -> Any:
+        """A root output's value; Terraform keeps none that is null."""
+        return self.state()["outputs"].get(name, {}).get("value")
+
+    def resource(self, kind: str, module: str) -> dict[str, Any]:
+        """Attributes of the only resource of a type in a module."""
+        [resource] = [
+            resource
+            for resource in self.state()["resources"]
+            if resource["type"] == kind and resource.get("module", "").startswith(module)
+        ]
+        [instance] = resource["instances"]
+        return instance["attributes"]
+
+    def upload_release(self, content: str) -> str:
+        """Puts an archive into the artifact bucket and returns its release key; nobody here looks into it."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            member = tarfile.TarInfo("labels.json")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content.encode()))
+        key = f"releases/{hashlib.sha256(buffer.getvalue()).hexdigest()}/model.tar.gz"
+        self.account.client("s3").put_object(Bucket=self.output("artifact_bucket"), Key=key, Body=buffer.getvalue())
+        return key
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack's tools, nothing applied yet."""
+    folder = tmp_path_factory.mktemp("stack")
+    with running_account(state_dir=folder / "account", data_plane=False) as account:
+        before = dict(os.environ)
+        os.environ |= account.environment  # python-terraform hands its own environment on
+        try:
+            terraform = Terraform(working_dir=str(ROOT / "terraform"), state=str(folder / "terraform.tfstate"))
+            yield Stack(account, terraform, publish_hosting_image(account, NAME))
+        finally:
+            os.environ.clear()
+            os.environ |= before

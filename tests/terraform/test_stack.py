@@ -1,0 +1,124 @@
+"""The whole stack's life with the real provider: apply, empty re-plan, update in place, destroy. In this order."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REFERENCE = Path(__file__).resolve().parents[2] / "terraform" / "environments" / "reference.tfvars"
+
+
+@pytest.fixture(scope="module")
+def release(stack) -> Iterator[str]:
+    """Applies the stack without a release, then with one, as a user does; returns the release's key."""
+    stack.apply()
+    assert stack.output("endpoint_name") is None
+    key = stack.upload_release("first")
+    stack.apply(release_key=key)
+    yield key
+
+
+def test_plan_after_apply_is_empty(stack, release):
+    assert stack.plan_status(release_key=release) == 0
+
+
+def test_the_reference_figures_arrive(stack, release):
+    assert stack.resource("aws_sagemaker_notebook_instance", "module.notebook")["instance_type"] == "ml.t3.medium"
+    assert stack.output("submission")["instance_type"] == "ml.m5.xlarge"
+    assert stack.resource("aws_launch_template", "module.trainer")["instance_type"] == "m5.2xlarge"
+    configuration = stack.account.client("sagemaker").describe_endpoint_config(
+        EndpointConfigName=stack.resource("aws_sagemaker_endpoint_configuration", "module.endpoint")["name"]
+    )
+    assert [variant["InstanceType"] for variant in configuration["ProductionVariants"]] == ["ml.m5.xlarge"]
+
+    scaling = stack.account.client("application-autoscaling")
+    [target] = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 3)
+    [policy] = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["PredefinedMetricSpecification"]["PredefinedMetricType"] == "SageMakerVariantInvocationsPerInstance"
+    assert (tracking["TargetValue"], tracking["ScaleInCooldown"], tracking["ScaleOutCooldown"]) == (30, 30, 30)
+
+    functions = stack.account.client("lambda")
+    name, alias = stack.output("function_name"), stack.output("function_alias")
+    assert functions.get_function_concurrency(FunctionName=name)["ReservedConcurrentExecutions"] == 5
+    provisioned = functions.get_provisioned_concurrency_config(FunctionName=name, Qualifier=alias)
+    assert provisioned["RequestedProvisionedConcurrentExecutions"] == 3
+
+
+def test_each_reference_figure_stands_once():
+    names = re.findall(r"^(\w+)\s*=", REFERENCE.read_text(), re.MULTILINE)
+    assert len(names) == len(set(names)) == 11
+    variables = (REFERENCE.parents[1] / "variables.tf").read_text()
+    for name in names:
+        [block] = re.findall(rf'variable "{name}" {{.*?^}}', variables, re.MULTILINE | re.DOTALL)
+        assert not re.search(r"^\s*default\s*=", block, re.MULTILINE), f"{name} has a second place: its default"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("lambda_provisioned_concurrency", 6, "reserved"),
+        ("autoscaling_max_capacity", 0, "raise the maximum or lower the minimum"),
+        ("endpoint_instance_type", "ml.t2.medium", "burstable"),
+        ("log_retention_days", 31, "CloudWatch Logs knows"),
+        ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "127.0.0.0/8"}], "loopback"),
+        ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "169.254.169.254/32"}], "link-local"),
+        ("release_key", "model.tar.gz", "model/publish.py"),
+    ],
+)
+def test_a_wrong_value_is_refused_at_plan(stack, release, variable, value, remedy):
+    assert remedy in stack.refused_plan(**{"release_key": release, variable: value})
+
+
+def test_a_box_in_training_does_not_show_in_the_plan(stack, release):
+    autoscaling = stack.account.client("autoscaling")
+    group = stack.output("autoscaling_group_name")
+    autoscaling.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=1)
+    try:
+        assert stack.plan_status(release_key=release) == 0
+    finally:
+        autoscaling.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=0)
+
+
+def test_a_new_release_updates_the_endpoint_in_place(stack, release):
+    sagemaker = stack.account.client("sagemaker")
+    before = sagemaker.describe_endpoint(EndpointName=stack.output("endpoint_name"))
+    second = stack.upload_release("second")
+    stack.apply(release_key=second)
+    after = sagemaker.describe_endpoint(EndpointName=stack.output("endpoint_name"))
+    assert after["CreationTime"] == before["CreationTime"]
+    assert after["EndpointConfigName"] != before["EndpointConfigName"]
+    assert stack.plan_status(release_key=second) == 0
+    # The configuration it replaced is gone, the scaling is not.
+    assert [item["EndpointConfigName"] for item in sagemaker.list_endpoint_configs()["EndpointConfigs"]] == [
+        after["EndpointConfigName"]
+    ]
+    scaling = stack.account.client("application-autoscaling")
+    assert len(scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]) == 1
+    stack.apply(release_key=release)
+
+
+def test_scaling_survives_an_instance_type_change(stack, release):
+    stack.apply(release_key=release, endpoint_instance_type="ml.c5.xlarge")
+    configuration = stack.resource("aws_sagemaker_endpoint_configuration", "module.endpoint")
+    assert configuration["production_variants"][0]["instance_type"] == "ml.c5.xlarge"
+    [policy] = stack.account.client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")[
+        "ScalingPolicies"
+    ]
+    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 30
+    assert stack.plan_status(release_key=release, endpoint_instance_type="ml.c5.xlarge") == 0
+
+
+def test_destroy_leaves_nothing(stack, release):
+    stack.destroy(release_key=release)
+    assert stack.state()["resources"] == []
+    client = stack.account.client
+    assert client("s3").list_buckets()["Buckets"] == []
+    assert client("sagemaker").list_endpoints()["Endpoints"] == []
+    assert client("lambda").list_functions()["Functions"] == []
+    assert json.dumps(client("logs").describe_log_groups()["logGroups"]) == "[]"
