@@ -10,12 +10,18 @@ unexport TF_CLI_CONFIG_FILE
 endif
 endif
 
-.PHONY: help setup package demo test test-slow check clean distclean
+.PHONY: help setup prerequisites package demo test test-slow check clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: .venv/.ready .venv-hosting/.ready .venv-scan/.ready build/.provider  ## environments and the Terraform provider
+
+# What pip cannot bring, named before anything long begins.
+setup: | prerequisites
+prerequisites:
+	@command -v terraform >/dev/null || { echo "terraform is not on PATH: install Terraform 1.9 or newer" >&2; exit 1; }
+	@command -v java >/dev/null || { echo "java is not on PATH: install Java 17, which the model server runs on" >&2; exit 1; }
 
 # One environment a requirements file: train and test, the hosting image's packages, the scanners.
 .venv/.ready: requirements.txt model/requirements.txt ec2_userdata/requirements.txt lambda/requirements.txt
