@@ -46,9 +46,10 @@ def main() -> int:
 
 
 def _init() -> subprocess.CompletedProcess[str]:
-    command = ["terraform", f"-chdir={TERRAFORM_DIR}", "init", "-input=false", "-lockfile=readonly", "-no-color"]
+    command = ["terraform", "init", "-input=false", "-lockfile=readonly", "-no-color"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        # Not -chdir: terraform looks for terraform.d/ in the folder it is started in.
+        return subprocess.run(command, cwd=TERRAFORM_DIR, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         sys.exit("terraform is not on PATH: install Terraform 1.9 or newer")
 
