@@ -10,7 +10,7 @@ unexport TF_CLI_CONFIG_FILE
 endif
 endif
 
-.PHONY: help setup prerequisites package demo test test-slow check clean distclean
+.PHONY: help setup prerequisites package demo test test-slow bench check clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,7 +33,7 @@ prerequisites:
 	$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-build/.provider: .venv/.ready terraform/versions.tf terraform/.terraform.lock.hcl
+build/.provider: .venv/.ready terraform/versions.tf terraform/.terraform.lock.hcl $(wildcard terraform/tests/*.tftest.hcl)
 	mkdir -p build
 	.venv/bin/python -m local.provider
 	touch $@
@@ -53,8 +53,11 @@ check: setup package  ## lint, terraform fmt, validate and the mocked module tes
 test: check  ## every fast test
 	.venv/bin/python -m pytest -m "not slow"
 
-test-slow: setup package  ## kills, and the demo itself
+test-slow: setup package  ## kills, a booted box, several hosts, and the demo itself
 	.venv/bin/python -m pytest -m slow
+
+bench: .venv/.ready  ## every speed claim beside its peer, in about 15 quiet minutes
+	.venv/bin/python -m bench
 
 clean:  ## what was built, the environments apart
 	rm -rf build

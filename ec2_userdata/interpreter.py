@@ -31,17 +31,21 @@ def unmet(requirements: Path) -> list[str]:
 
 
 def ensure(requirements: Path, folder: Path) -> None:
-    """Return where this interpreter meets the requirements; else install them in `folder` and start over in there."""
+    """Return where this interpreter meets the requirements; else start over in `folder`, a virtual environment.
+
+    What `folder` lacks of them is installed there; one that an earlier start, or the image, left complete is used.
+    """
     missing = unmet(requirements)
     if not missing:
         return
     python = folder.absolute() / "bin" / "python"
     if Path(sys.prefix) == folder.absolute():
         raise RuntimeError(f"{folder} lacks {', '.join(missing)} although pip installed {requirements}")
-    print(f"installing {requirements.name}: {', '.join(missing)}", flush=True)
-    venv.create(folder, with_pip=True)
-    pip = [python, "-m", "pip", "install", "--no-input", "--quiet", "--extra-index-url", CPU_WHEELS]
-    subprocess.run([*pip, "-r", requirements], check=True)
+    if not python.exists() or subprocess.run([python, __file__, requirements]).returncode != 0:
+        print(f"installing {requirements.name}: {', '.join(missing)}", flush=True)
+        venv.create(folder, with_pip=True)
+        pip = [python, "-m", "pip", "install", "--no-input", "--quiet", "--extra-index-url", CPU_WHEELS]
+        subprocess.run([*pip, "-r", requirements], check=True)
     os.execv(python, [str(python), *sys.argv])
 
 
@@ -51,3 +55,7 @@ def _installed(name: str, version: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return found == version or found.partition("+")[0] == version
+
+
+if __name__ == "__main__":
+    sys.exit(1 if unmet(Path(sys.argv[1])) else 0)

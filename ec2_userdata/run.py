@@ -3,7 +3,8 @@
     run.py --bucket B --dataset NAME --kms-key-arn ARN -- --epochs=12 --learning-rate=0.001
 
 What follows `--` goes to model/train.py as it stands. Works below the current directory. Every step leaves a mark that
-the next start recognises, so a restart or a reboot repeats nothing that is finished.
+the next start recognises, so a restart or a reboot repeats nothing that is finished; train.py itself goes on from
+`checkpoints`, which supervise.py keeps in S3.
 Exit status: 0 released, 2 a mistake that another try cannot mend (one line on stderr), else whatever failed.
 """
 
@@ -49,7 +50,8 @@ def main() -> int:
     if not archive.with_name("manifest.json").exists():  # which train.py writes last
         archive.parent.mkdir(exist_ok=True)
         train = [sys.executable, str(CODE / "model" / "train.py"), "--train", "data", "--archive", str(archive)]
-        train += ["--model-dir", "output/model", "--output-data-dir", "output", *arguments.training]
+        train += ["--model-dir", "output/model", "--output-data-dir", "output", "--checkpoint-dir", "checkpoints"]
+        train += ["--feature-cache", "checkpoints/features", *arguments.training]
         status = subprocess.run(train).returncode
         if status != 0:
             print(f"run.py: train.py ended with status {status}", file=sys.stderr)

@@ -2,13 +2,16 @@
 
     python -m local.box --user-data FILE --root DIR --instance-id i-0123456789abcdef0
 
-The account is the one that AWS_ENDPOINT_URL in the environment leads to. The box's image is not modelled: its packages
-are taken to be there, and `python3` is the interpreter that runs this, so nothing is installed.
+The account is the one that AWS_ENDPOINT_URL in the environment leads to, the instance metadata those that
+AWS_EC2_METADATA_SERVICE_ENDPOINT does, where it is set. A folder that this instance has booted in before is booted
+again: what its user-data wrote stands. The box's image is not modelled: its packages are taken to be there, and
+`python3` is the interpreter that runs this, so nothing is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -26,23 +29,30 @@ class UserDataError(Exception):
     """User-data that cloud-init would not take, or that this boot does not model; the message is one line."""
 
 
-def boot(user_data: str, *, root: Path, environment: Mapping[str, str], instance_id: str) -> int:
+def boot(
+    user_data: str, *, root: Path, environment: Mapping[str, str], instance_id: str, metadata_url: str | None = None
+) -> int:
     """Boots a box and returns, once it has ended, the exit status of the service that its user-data started.
 
     Args:
         user_data: the cloud-config document, decoded.
         root: stands for the box's `/`; afterwards it holds what the box wrote, its log included.
         environment: the account's AWS_* variables.
-        instance_id: what the instance metadata service tells the box.
+        instance_id: cloud-init writes and runs the user-data once an instance; a service it enabled starts every time.
+        metadata_url: an instance metadata service; without one, one that knows nothing but the instance's id.
 
     Raises UserDataError, and UnitError for a unit that cannot be run as systemd would.
     """
     root = Path(root).resolve()
     config = parse(user_data)
-    for file in config["write_files"]:
-        _write(root, file)
+    booted = root / "var/lib/cloud/data/instance-id"
+    if not booted.exists() or booted.read_text() != instance_id:
+        for file in config["write_files"]:
+            _write(root, file)
+        _write(root, {"path": "/var/lib/cloud/data/instance-id", "content": instance_id})
     services = [_enabled_service(command) for command in config["runcmd"]]
-    with instance_metadata({"instance-id": instance_id}) as metadata_url:
+    with contextlib.ExitStack() as stack:
+        metadata_url = metadata_url or stack.enter_context(instance_metadata({"instance-id": instance_id}))
         machine = Machine(
             root,
             {
@@ -102,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             root=arguments.root,
             environment={name: value for name, value in os.environ.items() if name.startswith("AWS_")},
             instance_id=arguments.instance_id,
+            metadata_url=os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
         )
     except (UserDataError, UnitError, OSError) as error:
         print(f"local.box: {error}", file=sys.stderr)

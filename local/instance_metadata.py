@@ -15,7 +15,9 @@ LIFETIME_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 
 @contextlib.contextmanager
 def instance_metadata(values: Mapping[str, str]) -> Iterator[str]:
-    """Serves `values` (path below /latest/meta-data/ -> text) on the loopback; yields the base URL.
+    """Serves `values` (path below /latest/meta-data/ -> text), as they stand at each request, on the loopback.
+
+    Yields the base URL. A spot instance finds EC2's notice at `spot/instance-action`.
 
     As the real one: 400 for a token without a lifetime of 1 to 21600 seconds, 401 without a token that it gave out,
     404 for what it does not know. Tokens do not expire here.

@@ -1,7 +1,8 @@
 """Runs systemd service units below a root folder: the part of systemd that the trainer's units use.
 
 Not modelled, since a laptop is no machine that boots: ordering and network targets, reboots, and the pause before a
-restart (RestartSec), which is cut short. A directive that is neither modelled nor known to be harmless is refused.
+restart (RestartSec), which is cut short. A directive that is neither modelled nor known to be harmless is refused;
+OnSuccess= among them, because systemd 252 sets it off at each restart after a failure too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from local import processes
 
 UNIT_FOLDER = "etc/systemd/system"
 MODELLED = {
-    "Unit": {"ConditionPathExists", "StartLimitBurst", "OnSuccess", "OnFailure"},
+    "Unit": {"ConditionPathExists", "StartLimitBurst", "OnFailure"},
     "Service": {"Environment", "ExecStart", "Restart", "RestartPreventExitStatus", "RuntimeMaxSec", "StandardOutput",
                 "TimeoutStartSec", "Type", "WorkingDirectory"},
 }  # fmt: skip
@@ -75,8 +76,8 @@ class Machine:
     def start(self, name: str) -> int:
         """Runs a service to its end, restarts and the units it sets off included.
 
-        Returns the exit status of its last run (negative: the signal that ended it), or where that is 0 the first other
-        one of the units it set off; 0 when its condition is not met.
+        Returns the exit status of its last run (negative: the signal that ended it); 0 when its condition is not met.
+        A unit that was set off by its failure and failed itself is a UnitError.
         """
         unit = parse(name, (self.root / UNIT_FOLDER / name).read_text())
         if not self._conditions_hold(unit):
@@ -87,11 +88,14 @@ class Machine:
             failed = status != 0 or timed_out
             if not failed or unit.get("Service", "Restart") != "on-failure" or status in prevented:
                 break
-        result = "timeout" if timed_out else "signal" if status < 0 else "exit-code" if status else "success"
-        after = Machine(self.root, {**self.environment, "MONITOR_SERVICE_RESULT": result, "MONITOR_UNIT": name})
-        for triggered in unit.get("Unit", "OnFailure" if failed else "OnSuccess").split():
-            triggered_status = after.start(triggered)
-            status = status or triggered_status
+        monitor = {
+            "MONITOR_UNIT": name,
+            "MONITOR_SERVICE_RESULT": "timeout" if timed_out else "signal" if status < 0 else "exit-code",
+            "MONITOR_EXIT_STATUS": signal.Signals(-status).name.removeprefix("SIG") if status < 0 else str(status),
+        }
+        for triggered in unit.get("Unit", "OnFailure").split() if failed else []:
+            if triggered_status := Machine(self.root, {**self.environment, **monitor}).start(triggered):
+                raise UnitError(f"{triggered}, set off by {name}, ended with status {triggered_status}")
         return status
 
     def _run(self, unit: Unit) -> tuple[int, bool]:

@@ -1,41 +1,37 @@
 """Search learning rate, batch size and head with Optuna, and write the best choice for train.py --config.
 
-    python model/hpo.py --train pictures --trials 20 --output build/search/best-parameters.json
+    python model/hpo.py --train pictures --trials 20 --workers 2
     python model/train.py --train pictures --config build/search/best-parameters.json
-    python model/hpo.py --backend sagemaker --settings settings.json --dataset dogs --dry-run
+    python model/hpo.py --backend sagemaker --dataset dogs --trials 20 --dry-run
 
-A study lives in an SQLite file: the same command again adds trials to it. The objective is the validation loss of the
-best epoch; the test pictures are not looked at. With a frozen backbone all trials share one pass over the pictures.
+The study lives in an SQLite file: the same command again adds trials to it, and first those that a kill cut off. The
+objective is the validation loss of the best epoch; the test pictures are not looked at. With a frozen backbone all
+trials share one pass over the pictures. With --backend sagemaker the same space becomes one Automatic Model Tuning job,
+whose other flags are those of submit.py --tune.
 """
 
-import json
+import argparse
+import math
 import os
+import shlex
+import signal
+import sys
 import time
+from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import boto3
 import optuna
-from botocore.exceptions import BotoCoreError, ClientError
-from classifier import space
-from classifier.archive import write_atomically
-from classifier.command import Parser, positive_int, run
+import submit
+import torch
+from classifier import space, study
+from classifier.command import Parser, positive_float, positive_int, run
 from classifier.fit import Diverged, Epoch
 from classifier.mistake import Mistake
+from classifier.search_report import write_search_report
 from classifier.task import Task, add_recipe_flags, add_task_flags, recipe_from, task_from
-from classifier.tuning import tuning_job_request
-
-SETTINGS = (
-    "bucket",
-    "kms_key_arn",
-    "role_arn",
-    "image_uri",
-    "instance_type",
-    "subnet_ids",
-    "security_group_ids",
-    "name",
-    "region",
-    "code_key",
-)
+from classifier.workers import CONTEXT, run_workers
 
 
 def parser() -> Parser:
@@ -43,124 +39,164 @@ def parser() -> Parser:
     parser = Parser(description=__doc__.splitlines()[0])
     add_task_flags(parser, os.environ)
     add_recipe_flags(parser)
-    group = parser.add_argument_group("search")
-    group.add_argument("--trials", type=positive_int, default=20, help="to run now (%(default)s)")
-    group.add_argument("--study-name", default="search", help="(%(default)s)")
-    group.add_argument("--storage", default="build/search/study.db", metavar="FILE", help="SQLite (%(default)s)")
-    default = Path("build/search/best-parameters.json")
-    group.add_argument("--output", type=Path, default=default, metavar="FILE", help="choice for --config (%(default)s)")
-    group = parser.add_argument_group("on SageMaker")
-    group.add_argument("--backend", choices=("optuna", "sagemaker"), default="optuna", help="(%(default)s)")
-    group.add_argument("--settings", type=Path, metavar="FILE", help="Terraform's output `submission` as JSON")
-    group.add_argument("--dataset", metavar="NAME", help="below datasets/ in the artifact bucket")
-    group.add_argument("--dry-run", action="store_true", help="print the request instead of sending it")
+    add_search_flags(parser)
     return parser
 
 
+def add_search_flags(parser: Parser) -> None:
+    """The flags that train.py does not have."""
+    group = parser.add_argument_group("search")
+    help_text = "sagemaker: a tuning job there, by the flags of submit.py --tune (%(default)s)"
+    group.add_argument("--backend", choices=("optuna", "sagemaker"), default="optuna", help=help_text)
+    group.add_argument("--trials", type=positive_int, default=20, help="of this run, by all workers (%(default)s)")
+    help_text = "begin no trial later than this after the first"
+    group.add_argument("--timeout", type=positive_float, default=math.inf, metavar="SECONDS", help=help_text)
+    group.add_argument("--workers", type=positive_int, default=1, help="processes (%(default)s)")
+    help_text = "which trials to end early, by the validation loss of each epoch (%(default)s)"
+    group.add_argument("--pruner", choices=study.PRUNERS, default="median", help=help_text)
+    group.add_argument("--study-name", default="search", metavar="NAME", help="(%(default)s)")
+    file = {"type": Path, "metavar": "FILE"}
+    folder = Path("build/search")
+    group.add_argument("--storage", **file, default=folder / "study.db", help="SQLite (%(default)s)")
+    help_text = "choice for train.py --config (%(default)s)"
+    group.add_argument("--output", **file, default=folder / "best-parameters.json", help=help_text)
+    group.add_argument("--report", **file, default=folder / "report.html", help="(%(default)s)")
+    help_text = f"between a trial's signs of life; after {study.MISSED_BEATS} missed it is tried again (%(default)s)"
+    group.add_argument("--heartbeat", type=positive_int, default=5, metavar="SECONDS", help=help_text)
+
+
 def main() -> None:
+    backend = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    backend.add_argument("--backend")
+    chosen, others = backend.parse_known_args()
+    if chosen.backend == "sagemaker":
+        sys.exit(submit.main(["--tune", *others]))
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = parser().parse()
-    if options.backend == "sagemaker":
-        search_on_sagemaker(options)
-    else:
-        search(options)
-
-
-def search(options) -> None:
-    """Run trials and write the best choice so far."""
+    for path in (options.output, options.report):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Mistake(f"cannot make the folder {path.parent}: {error.strerror}") from error
     task = task_from(options)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = open_study(options)
-    if study.user_attrs.get("labels", task.labels) != task.labels:
-        raise Mistake(f"--study-name {options.study_name} in {options.storage} has other classes; choose another")
-    study.set_user_attr("labels", task.labels)
-    study.optimize(lambda trial: objective(trial, task, options), n_trials=options.trials)
-    if not study.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
-        raise Mistake("no trial came to an end with a finite loss; look at the data")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.output, (json.dumps(study.best_params, indent=1) + "\n").encode())
-    print(f"{len(study.trials)} trials; best is trial={study.best_trial.number}, written to {options.output}")
-    print(f"validation_loss={study.best_value:.6f}", flush=True)
+    # Opened before anything long begins, so that a file which cannot be used costs no time.
+    with study.opened(options.storage, options.study_name, options.heartbeat) as opened:
+        study.check_conditions(opened, conditions(task, options))
+        # With a frozen backbone this extracts its features, so that every trial of every worker finds them there.
+        train, validation = len(task.splits.train), len(task.splits.validation)
+        print(f"{len(task.labels)} classes; {train} pictures to train on, {validation} to validate", flush=True)
+        study.await_beats(opened, options.heartbeat)
+        if not opened.get_trials(deepcopy=False):
+            opened.enqueue_trial(default_choice(task))
+        try:
+            search(opened, task, options)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on", file=sys.stderr)
+            report(opened, options)
+            raise
+        report(opened, options)
+        if not (best := study.best_trial(opened)):
+            raise Mistake("no trial came to an end with a finite loss; look at the data")
+        print(f"{len(opened.trials)} trials; best is trial={best.number}, written to {options.output}")
+        print(f"validation_loss={best.value:.6f}", flush=True)
 
 
-def open_study(options) -> optuna.Study:
-    """The study of that name, new or continued."""
-    path = Path(options.storage.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A trial whose process was killed stops beating, and is then tried again instead of counting as running for ever.
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{path}",
-        heartbeat_interval=30,
-        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2),
-    )
-    study = optuna.create_study(storage=storage, study_name=options.study_name, load_if_exists=True)
-    # A continued study must not repeat the draws it began with.
-    study.sampler = optuna.samplers.TPESampler(seed=options.seed + len(study.trials))
-    return study
+def conditions(task: Task, options: Namespace) -> dict:
+    """What makes the losses of two trials comparable."""
+    recipe = asdict(recipe_from(options, task, learning_rate=1.0, batch_size=1))
+    return {
+        "classes": task.labels,
+        "pictures": [len(task.scanned.train), len(task.scanned.validation)],
+        "--backbone": task.backbone,
+        "--weights": str(task.weights),
+        "--freeze-backbone": task.freeze,
+        "--image-size": task.image_size,
+        "--horizontal-flip": task.augmentation.horizontal_flip,
+        "--views": task.extraction.views,
+    } | {f"--{key.replace('_', '-')}": recipe[key] for key in recipe if key not in ("learning_rate", "batch_size")}
 
 
-def objective(trial: optuna.Trial, task: Task, options) -> float:
+def default_choice(task: Task) -> dict:
+    """train.py's own, as near as the space has it: tried first, so that no search ends worse than none."""
+    sizes = space.BATCH_SIZES if task.freeze else space.WHOLE_NETWORK_BATCH_SIZES
+    batch_size = min(sizes, key=lambda size: abs(size - task.default_batch_size()))
+    return {"learning_rate": task.default_learning_rate(), "batch_size": batch_size, "hidden": 0}
+
+
+def search(opened: optuna.Study, task: Task, options: Namespace) -> None:
+    """Run the trials here, or in several processes; raises Mistake where processes ended before the trials did."""
+    trials, end = CONTEXT.Semaphore(options.trials), time.time() + options.timeout
+    if options.workers == 1:
+        take_trials(opened, 0, task, options, trials, end)
+        return
+
+    def on_death(process) -> None:
+        print(f"{process.name} ended with exit code {process.exitcode}; the others go on", file=sys.stderr)
+        study.give_back(opened, process.pid)
+        if process.exitcode < 0:
+            trials.release()
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "task.pt"
+        torch.save(task, file)
+        run_workers(options.workers, work, (options, file, trials, end), on_death)
+    if time.time() < end and (left := trials.get_value()):
+        raise Mistake(f"{left} of {options.trials} trials did not run, their workers ended; the same command goes on")
+
+
+def work(number: int, options: Namespace, task_file: Path, trials, end: float) -> None:
+    """One of several processes: the same trials on the same task, whose features are mapped and not copied."""
+    # Bars of several processes would overwrite each other.
+    os.environ["TERM"] = "dumb"
+    task = torch.load(task_file, mmap=True, weights_only=False)
+    with study.opened(options.storage, options.study_name, options.heartbeat) as opened:
+        take_trials(opened, number, task, options, trials, end)
+
+
+def take_trials(opened: optuna.Study, worker: int, task: Task, options: Namespace, trials, end: float) -> None:
+    # On features a second thread waits more than it computes; --workers is what uses more cores.
+    torch.set_num_threads(1 if task.freeze else max(1, torch.get_num_threads() // options.workers))
+    opened.pruner = study.pruner(options.pruner, options.epochs)
+
+    def may_begin() -> bool:
+        return time.time() < end and trials.acquire(block=False)
+
+    def after(opened: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        print(study.line(opened, trial), flush=True)
+        study.write_best(opened, options.output)
+
+    study.run_trials(opened, lambda trial: objective(trial, task, options), may_begin, after, options.seed, worker)
+
+
+def objective(trial: optuna.Trial, task: Task, options: Namespace) -> float:
     """The validation loss of the best epoch with one choice of parameters."""
-    low, high = space.LEARNING_RATES
-    learning_rate = trial.suggest_float("learning_rate", low, high, log=True)
-    batch_size = trial.suggest_categorical("batch_size", space.BATCH_SIZES)
-    hidden = trial.suggest_categorical("hidden", space.HIDDEN_UNITS)
+    choice = study.suggest(trial, whole_network=not task.freeze)
 
-    def report(epoch: Epoch) -> None:
-        print(f"trial={trial.number} {epoch.line()}", flush=True)
+    def on_epoch(epoch: Epoch) -> None:
+        trial.report(epoch.validation_loss, epoch.epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
 
-    recipe = recipe_from(options, task, learning_rate, batch_size)
+    recipe = recipe_from(options, task, choice["learning_rate"], choice["batch_size"])
     try:
-        _, fit = task.train(hidden, recipe, report)
+        _, fit = task.train(choice["hidden"], recipe, on_epoch)
     except Diverged as error:
-        raise optuna.TrialPruned(str(error)) from error
+        trial.set_user_attr("diverged", str(error))
+        raise optuna.TrialPruned from error
     trial.set_user_attr("validation_accuracy", fit.best.validation_accuracy)
     return fit.best.validation_loss
 
 
-def search_on_sagemaker(options) -> None:
-    """Start (or print) an Automatic Model Tuning job over the same space."""
-    if not options.settings or not options.dataset:
-        raise Mistake("--backend sagemaker needs --settings FILE and --dataset NAME")
-    settings = read_settings(options.settings)
-    fixed = {
-        "backbone": options.backbone,
-        "weights": options.weights,
-        "image-size": options.image_size,
-        "epochs": options.epochs,
-        "patience": options.patience,
-        "horizontal-flip": options.horizontal_flip,
-        "seed": options.seed,
-    }
-    if options.freeze_backbone is not None:
-        fixed["freeze-backbone"] = options.freeze_backbone
-    request = tuning_job_request(
-        settings,
-        # The role may only name jobs so; of the 32 characters allowed the time takes 10.
-        name=f"{settings['name']}-tune-{time.strftime('%m%d%H%M%S', time.gmtime())}",
-        dataset=options.dataset,
-        hyperparameters=fixed,
-        trials=options.trials,
-    )
-    if options.dry_run:
-        print(json.dumps(request, indent=2))
-        return
-    try:
-        client = boto3.client("sagemaker", region_name=settings["region"])
-        print(client.create_hyper_parameter_tuning_job(**request)["HyperParameterTuningJobArn"])
-    except (BotoCoreError, ClientError) as error:
-        raise Mistake(f"SageMaker refused the tuning job: {error}") from error
-
-
-def read_settings(path: Path) -> dict:
-    """The settings file's content; raises Mistake where a key is missing."""
-    try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise Mistake(f"--settings {path}: no readable JSON file: {error}") from error
-    missing = [key for key in SETTINGS if not isinstance(settings, dict) or key not in settings]
-    if missing:
-        raise Mistake(f"--settings {path} lacks {', '.join(missing)}; write it with: terraform output -json submission")
-    return settings
+def report(opened: optuna.Study, options: Namespace) -> None:
+    """Write the best choice and the page about all trials."""
+    study.write_best(opened, options.output)
+    # What train.py does not know is taken out of the command.
+    only_search = Parser(description="")
+    add_search_flags(only_search)
+    _, same = only_search.parse_known_args()
+    command = shlex.join(["python", "model/train.py", *same, "--config", str(options.output)])
+    write_search_report(options.report, opened, command)
 
 
 if __name__ == "__main__":

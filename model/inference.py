@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from classifier.preprocessing import PictureError, PictureTooLargeError, Preprocessing, read_picture
-from PIL import Image
+from classifier.preprocessing import EncodedPicture, PictureError, PictureTooLargeError, Preprocessing
 
 try:
     from sagemaker_inference.errors import BaseInferenceToolkitError as ToolkitError
@@ -108,8 +107,8 @@ def thread_count() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or 1)
 
 
-def input_fn(input_data: bytes | bytearray, content_type: str | None) -> Image.Image:
-    """Decode a request's body to an upright RGB picture.
+def input_fn(input_data: bytes | bytearray, content_type: str | None) -> EncodedPicture:
+    """Read a request's body as far as the picture's header.
 
     Raises RequestError: 415 for another content type, 413 for too many pixels, 400 for no readable picture.
     """
@@ -120,22 +119,32 @@ def input_fn(input_data: bytes | bytearray, content_type: str | None) -> Image.I
             f"Content-Type {shortened(content_type)} is not supported: send {' or '.join(CONTENT_TYPES)}",
         )
     try:
-        return read_picture(bytes(input_data))
+        return EncodedPicture.open(bytes(input_data))
     except PictureTooLargeError as error:
         raise RequestError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture is too large: {error}: send a smaller one"
         ) from error
     except PictureError as error:
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST,
-            f"the body of {len(input_data)} bytes cannot be read: {error}: send one whole picture",
-        ) from error
+        raise unreadable(len(input_data), error) from error
 
 
-def predict_fn(picture: Image.Image, model: Model) -> Prediction:
-    """Classify one upright RGB picture."""
-    pixels = model.preprocessing.pixels(picture, model.preprocessing.centre_box(picture.size))
+def predict_fn(picture: EncodedPicture, model: Model) -> Prediction:
+    """Decode one picture, as large as the model needs it, and classify it.
+
+    Raises RequestError 400 where the pixels are damaged.
+    """
+    try:
+        pixels = model.preprocessing.served(picture)
+    except PictureError as error:
+        raise unreadable(len(picture.data), error) from error
     return Prediction(model.forward(pixels[np.newaxis]), model.labels)
+
+
+def unreadable(size: int, error: PictureError) -> RequestError:
+    """The refusal of a body of `size` bytes."""
+    return RequestError(
+        HTTPStatus.BAD_REQUEST, f"the body of {size} bytes cannot be read: {error}: send one whole picture"
+    )
 
 
 def output_fn(prediction: Prediction, accept: str) -> tuple[str, str]:

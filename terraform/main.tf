@@ -32,6 +32,15 @@ locals {
   code_sha256 = filesha256("${path.root}/${var.trainer_code_path}")
   code_key    = "code/${local.code_sha256}.tar.gz"
 
+  # A run of the EC2 trainer: its checkpoints are for this code, data set and hyperparameters, on whichever box.
+  trainer_run_id = substr(sha256(jsonencode([local.code_sha256, var.trainer_dataset, var.trainer_hyperparameters])), 0, 16)
+
+  # What the money buys, where that is less than the time.
+  trainer_cap_seconds = floor(min(
+    var.trainer_time_cap_seconds,
+    var.trainer_cost_cap_usd == null || var.trainer_usd_per_hour == null ? var.trainer_time_cap_seconds : var.trainer_cost_cap_usd / var.trainer_usd_per_hour * 3600
+  ))
+
   # What model/submit.py needs to know of this stack; the notebook gets it as submission.json.
   submission = {
     bucket             = module.storage.artifact_bucket
@@ -111,20 +120,21 @@ module "trainer" {
   log_retention_days = var.log_retention_days
   name               = var.name
   security_group_id  = module.firewall.security_group_ids["trainer"]
+  spot               = var.trainer_spot
   subnet_ids         = local.workload_subnet_ids
 
   user_data = templatefile("${path.root}/../ec2_userdata/user-data.yaml.tftpl", {
-    autoscaling_group_name = "${var.name}-trainer"
-    bucket                 = module.storage.artifact_bucket
-    code_key               = aws_s3_object.code.key
-    code_sha256            = local.code_sha256
-    dataset                = var.trainer_dataset
-    hyperparameters        = var.trainer_hyperparameters
-    kms_key_arn            = module.storage.kms_key_arn
-    log_group_name         = "/${var.name}/trainer"
-    name                   = var.name
-    region                 = var.region
-    time_cap_seconds       = var.trainer_time_cap_seconds
+    bucket           = module.storage.artifact_bucket
+    code_key         = aws_s3_object.code.key
+    code_sha256      = local.code_sha256
+    dataset          = var.trainer_dataset
+    hyperparameters  = var.trainer_hyperparameters
+    kms_key_arn      = module.storage.kms_key_arn
+    log_group_name   = "/${var.name}/trainer"
+    name             = var.name
+    region           = var.region
+    run_id           = local.trainer_run_id
+    time_cap_seconds = local.trainer_cap_seconds
   })
 }
 

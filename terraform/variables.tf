@@ -186,6 +186,22 @@ variable "trainer_code_path" {
   default     = "../build/trainer-code.tar.gz"
 }
 
+variable "trainer_cost_cap_usd" {
+  description = "US dollars after which the EC2 trainer takes itself away, finished or not, over all boxes of one training; null for the time cap alone. Needs trainer_usd_per_hour."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.trainer_cost_cap_usd == null || var.trainer_usd_per_hour != null
+    error_message = "trainer_cost_cap_usd needs the price of an hour: set trainer_usd_per_hour to that of ${var.trainer_instance_type} in ${var.region}, or leave the cost cap out."
+  }
+
+  validation {
+    condition     = var.trainer_cost_cap_usd == null || var.trainer_usd_per_hour == null ? true : var.trainer_cost_cap_usd / var.trainer_usd_per_hour * 3600 >= 60
+    error_message = "trainer_cost_cap_usd is ${coalesce(var.trainer_cost_cap_usd, 0)}, which at trainer_usd_per_hour (${coalesce(var.trainer_usd_per_hour, 0)}) buys less than 60 seconds: raise it, a box needs that to train anything."
+  }
+}
+
 variable "trainer_dataset" {
   description = "The data set the EC2 trainer takes: its name below datasets/ in the artifact bucket, as given to model/submit.py."
   type        = string
@@ -222,14 +238,31 @@ variable "trainer_instance_type" {
   type        = string
 }
 
+variable "trainer_spot" {
+  description = "Whether the EC2 trainer runs on spot capacity, for about a third of the price; a box that EC2 takes back is replaced and goes on from its last checkpoint."
+  type        = bool
+  default     = false
+}
+
 variable "trainer_time_cap_seconds" {
-  description = "Seconds after which the EC2 trainer takes itself away, finished or not: the bound on its cost."
+  description = "Seconds after which the EC2 trainer takes itself away, finished or not, over all boxes of one training: the bound on its cost."
   type        = number
   default     = 14400
 
   validation {
     condition     = var.trainer_time_cap_seconds >= 60
     error_message = "trainer_time_cap_seconds is ${var.trainer_time_cap_seconds}: a box needs at least 60 seconds to train anything."
+  }
+}
+
+variable "trainer_usd_per_hour" {
+  description = "Price of an hour of trainer_instance_type in US dollars, for the cost cap; null where there is none."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.trainer_usd_per_hour == null ? true : var.trainer_usd_per_hour > 0
+    error_message = "trainer_usd_per_hour is ${coalesce(var.trainer_usd_per_hour, 0)}: give the price of an hour, such as 0.384."
   }
 }
 

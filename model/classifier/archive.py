@@ -38,7 +38,7 @@ def complete_model_folder(folder: Path, metrics: dict) -> dict:
     manifest = {
         "files": {name: sha256((folder / name).read_bytes()) for name in _file_names(folder)},
         "metrics": metrics,
-        "versions": {package: _version(package) for package in RECORDED_PACKAGES},
+        "versions": versions(),
         "git_commit": git_commit(),
     }
     write_atomically(folder / "manifest.json", _json_bytes(manifest))
@@ -86,13 +86,29 @@ def _file_names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Write beside and rename: a reader sees the old content or the new, never half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            for part in parts:
+                file.write(part)
         os.replace(partial, path)
+    except OSError as error:
+        # Of a full disk the system does not say which file's it was.
+        error.filename = error.filename or str(path)
+        raise
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder that one process writes to, and remove the half-written files of one that was killed.
+
+    Raises OSError where it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
@@ -112,6 +128,11 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that a model depends on, by name."""
+    return {package: _version(package) for package in RECORDED_PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,8 @@
 """What the entry points share as commands: flags, mistakes as one line, and how a SageMaker job learns of a failure."""
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -10,18 +12,25 @@ from typing import NoReturn
 
 from classifier.mistake import Mistake
 
-# SageMaker shows this file's first 1,024 characters as the job's FailureReason.
-FAILURE_FILE = Path("/opt/ml/output/failure")
+# Of the file `failure` SageMaker shows so much as the job's FailureReason.
 FAILURE_CHARACTERS = 1024
 # The tuner and the training image add such flags of their own to every script's arguments.
 FOREIGN_FLAGS = ("--_", "--sagemaker_")
+# No room on the disk, in the quota, or below the limit of a file's size.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
     """Refuses unknown flags but for the ones SageMaker adds, and reports a mistake in one line."""
 
     def __init__(self, description: str):
-        super().__init__(description=description, allow_abbrev=False)
+        super().__init__(
+            # The usage line would name each flag a second time.
+            usage="%(prog)s [flags]",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+        )
 
     def parse(self, arguments: list[str] | None = None) -> argparse.Namespace:
         """The options; raises Mistake."""
@@ -56,6 +65,18 @@ class Switch(argparse.Action):
         setattr(namespace, self.dest, meant != option_string.startswith("--no-"))
 
 
+class _Formatter(argparse.HelpFormatter):
+    """A line a flag."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Switch):
+            return f"--[no-]{action.option_strings[0][2:]}"
+        return super()._format_action_invocation(action)
+
+
 def positive_int(text: str) -> int:
     """An argparse type: 1, 2, ..."""
     return _number(int, text, lambda value: value >= 1, "a whole number from 1")
@@ -69,6 +90,16 @@ def natural_int(text: str) -> int:
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
     return _number(float, text, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def natural_float(text: str) -> float:
+    """An argparse type: a finite number from 0."""
+    return _number(float, text, lambda value: 0 <= value < float("inf"), "a number from 0")
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1, without 1."""
+    return _number(float, text, lambda value: 0 <= value < 1, "a number from 0 and below 1")
 
 
 def _number(kind: type, text: str, accepts: Callable, expected: str):
@@ -85,11 +116,14 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except Mistake as mistake:
-        _report_failure(str(mistake))
-        print(f"{Path(sys.argv[0]).name}: {mistake}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(mistake))
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            _report_failure(traceback.format_exc()[-FAILURE_CHARACTERS:])
+            raise
+        _end(f"{error.filename or 'the disk'}: {error.strerror}: make room, or write elsewhere (see --help)")
     except Exception:
         # The end of a traceback says what happened; its beginning is always the same.
         _report_failure(traceback.format_exc()[-FAILURE_CHARACTERS:])
@@ -97,6 +131,15 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
+def _end(mistake: str) -> NoReturn:
+    _report_failure(mistake)
+    print(f"{Path(sys.argv[0]).name}: {mistake}", file=sys.stderr)
+    sys.exit(2)
+
+
 def _report_failure(text: str) -> None:
-    if "SM_MODEL_DIR" in os.environ and FAILURE_FILE.parent.is_dir():
-        FAILURE_FILE.write_text(text[:FAILURE_CHARACTERS])
+    """Where SageMaker looks for the reason; the failure itself counts more than a full disk here."""
+    folder = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output"))
+    if "SM_MODEL_DIR" in os.environ and folder.is_dir():
+        with contextlib.suppress(OSError):
+            (folder / "failure").write_text(text[:FAILURE_CHARACTERS])

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
+from classifier.archive import write_atomically
 from classifier.fit import EVALUATION_BATCH_SIZE
 from classifier.task import Task
 
@@ -29,15 +30,17 @@ class ExportError(RuntimeError):
 def write_model(network: nn.Module, task: Task, hidden: int, folder: Path) -> None:
     """Write model.json, model.safetensors and model.onnx of a trained network whose head has `hidden` units.
 
-    Raises ExportError where ONNX Runtime answers differently from torch on validation pictures.
+    Raises ExportError where ONNX Runtime answers differently from torch on validation pictures, OSError where a file
+    cannot be written.
     """
     # A manifest left by an earlier run must not vouch for what is being written.
     (folder / "manifest.json").unlink(missing_ok=True)
     # The layout in memory that is fastest to train on is not the one that files have.
     network = network.to(memory_format=torch.contiguous_format)
     description = {"backbone": task.backbone, "hidden": hidden, "labels": task.labels, **task.preprocessing.to_json()}
-    (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n")
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
+    write_atomically(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    write_atomically(folder / "model.safetensors", save(state))
     export_onnx(network, task.image_size, folder / "model.onnx")
     pictures = task.splits.validation
     # Spread over the classes, whose pictures follow one another.
@@ -75,7 +78,7 @@ def export_onnx(network: nn.Module, image_size: int, path: Path) -> None:
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_atomically(path, model.SerializeToString(deterministic=True))
 
 
 def check_onnx(path: Path, network: nn.Module, batches: Iterable[torch.Tensor]) -> float:

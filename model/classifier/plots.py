@@ -23,10 +23,9 @@ def training_curve(history: Sequence[Epoch], best: Epoch, path: Path) -> None:
     marker = "o" if len(epochs) < 40 else None
     losses.plot(epochs, [epoch.train_loss for epoch in history], marker=marker, ms=4, label="training, smoothed labels")
     losses.plot(epochs, [epoch.validation_loss for epoch in history], marker=marker, ms=4, label="validation")
-    losses.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
-    # A spike of the first epochs would press the rest of the curve flat.
-    highest = np.percentile([value for epoch in history for value in (epoch.train_loss, epoch.validation_loss)], 95)
-    losses.set_ylim(0, max(highest, best.validation_loss) * 1.15)
+    losses.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)")
+    limit = highest_loss([e.train_loss for e in history], [e.validation_loss for e in history], best.validation_loss)
+    losses.set_ylim(0, limit)
     accuracy.plot(epochs, [epoch.validation_accuracy for epoch in history], marker=marker, ms=4, color="C1")
     accuracy.set(title="Accuracy on validation", xlabel="epoch", ylabel="share right", ylim=(0, 1.02))
     kept = f"kept: epoch {best.epoch}"
@@ -47,9 +46,14 @@ def training_curve(history: Sequence[Epoch], best: Epoch, path: Path) -> None:
     _save(figure, path)
 
 
-def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: Path) -> None:
+def highest_loss(training: Sequence[float], validation: Sequence[float], kept: float) -> float:
+    """Where a plot of losses should end: a spike of the first epochs would press the rest of the curve flat."""
+    return max(np.percentile([*training, *validation], 95), kept, 1e-6) * 1.15
+
+
+def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
     """Rows true, columns predicted, coloured by the share of the true class, with counts where they fit."""
-    classes = len(labels)
+    matrix, classes = np.asarray(matrix), len(labels)
     edge = max(5.5, min(0.5 * classes, 8) if classes <= CLASSES_WITH_COUNTS else 0.155 * classes)
     figure = Figure(figsize=(edge + 1.5, edge + 0.5), layout="constrained")
     axes = figure.subplots()
@@ -57,10 +61,12 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: Path) -> N
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="share of the true class")
     size = 10 if classes <= 15 else 8 if classes <= CLASSES_WITH_COUNTS else 6
-    shown = [label if len(label) <= 28 else label[:27] + "…" for label in labels]
+    # A folder's name may have bytes that are no text, and a dollar sign in it begins no formula.
+    names = [label.encode(errors="replace").decode() for label in labels]
+    shown = [name if len(name) <= 28 else name[:27] + "…" for name in names]
     upright = sum(map(len, shown)) > 6 * classes or classes > CLASSES_WITH_COUNTS
-    axes.set_xticks(range(classes), shown, rotation=90 if upright else 0, fontsize=size)
-    axes.set_yticks(range(classes), shown, fontsize=size)
+    axes.set_xticks(range(classes), shown, rotation=90 if upright else 0, fontsize=size, parse_math=False)
+    axes.set_yticks(range(classes), shown, fontsize=size, parse_math=False)
     right = int(matrix.trace())
     axes.set(xlabel="predicted", ylabel="true", title=f"Test pictures: {right} of {int(matrix.sum())} right")
     if classes <= CLASSES_WITH_COUNTS:
@@ -71,10 +77,9 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: Path) -> N
         # Without figures a single confusion is a pale dot in a large grid: outline it.
         rows, columns = np.nonzero(matrix * (1 - np.eye(classes, dtype=int)))
         axes.scatter(columns, rows, s=12, marker="s", facecolors="none", edgecolors="C3", linewidths=0.6)
-        axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="0.92", lw=0.3)
-        axes.tick_params(which="minor", length=0)
+        edges = np.arange(1, classes) - 0.5
+        axes.hlines(edges, -0.5, classes - 0.5, color="0.92", lw=0.3)
+        axes.vlines(edges, -0.5, classes - 0.5, color="0.92", lw=0.3)
     _save(figure, path)
 
 

@@ -26,13 +26,14 @@ def publish(s3, archive: Path, bucket: str, kms_key_arn: str | None = None) -> s
         raise Mistake(f"{manifest_file} belongs to another archive: it says {recorded}, {archive} has {digest}")
     encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn} if kms_key_arn else {}
     key, manifest_key = f"releases/{digest}/model.tar.gz", f"releases/{digest}/manifest.json"
-    if not _exists(s3, bucket, manifest_key):
+    if not exists(s3, bucket, manifest_key):
         s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption)
         s3.put_object(Bucket=bucket, Key=manifest_key, Body=manifest_file.read_bytes(), **encryption)
     return key
 
 
-def _exists(s3, bucket: str, key: str) -> bool:
+def exists(s3, bucket: str, key: str) -> bool:
+    """Whether the bucket has the object, as far as one may know."""
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except ClientError as error:

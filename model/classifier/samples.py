@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from classifier.data import Pictures
-from classifier.preprocessing import Preprocessing, read_picture
+from classifier.preprocessing import Preprocessing, Source
+from classifier.ranks import ALONE, Ranks
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs float32 [n, ...], targets int64 [n]
 
@@ -34,20 +35,37 @@ class Augmentation:
     smallest_crop: float = 0.75
     horizontal_flip: bool = True
 
+    def view(self, preprocessing: Preprocessing, source: Source, rng: np.random.Generator) -> np.ndarray:
+        """One variation of a picture, float32 [3, S, S]; raises PictureError."""
+        return preprocessing.augmented(source, rng, self.smallest_crop, self.horizontal_flip)
+
 
 class PictureSamples:
-    """Pictures decoded in threads a few batches ahead, so that memory does not grow with the folder."""
+    """Pictures decoded in threads a few batches ahead, so that memory does not grow with the folder.
 
-    def __init__(self, pictures: Pictures, preprocessing: Preprocessing, augmentation: Augmentation, seed: int):
+    One of several ranks gets its share of each training batch, and its share of the pictures in order; `targets` are
+    those of all.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        seed: int,
+        ranks: Ranks = ALONE,
+    ):
         self.pictures, self.preprocessing, self.augmentation, self.seed = pictures, preprocessing, augmentation, seed
-        self.targets = pictures.targets
+        self.targets, self.ranks = pictures.targets, ranks
 
     def shuffled(self, batch_size: int, epoch: int) -> Iterator[Batch]:
         # A generator of its own for each picture keeps the result independent of which thread comes first.
-        return self._read(_training_batches(len(self.targets), batch_size, self.seed, epoch), epoch)
+        batches = _training_batches(len(self.targets), batch_size, self.seed, epoch)
+        return self._read([batch[self.ranks.rank :: self.ranks.world] for batch in batches], epoch)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        return self._read(np.split(np.arange(len(self.targets)), range(batch_size, len(self.targets), batch_size)))
+        share = np.array_split(np.arange(len(self.targets)), self.ranks.world)[self.ranks.rank]
+        return self._read(np.split(share, range(batch_size, len(share), batch_size)))
 
     def _read(self, batches: Sequence[np.ndarray], epoch: int | None = None) -> Iterator[Batch]:
         with ThreadPoolExecutor() as pool:
@@ -67,11 +85,7 @@ class PictureSamples:
         if epoch is None:
             return self.preprocessing(path)
         rng = np.random.default_rng((self.seed, epoch, int(index)))
-        picture = read_picture(path)
-        box = self.preprocessing.random_box(picture.size, rng, self.augmentation.smallest_crop)
-        return self.preprocessing.pixels(
-            picture, box, mirrored=self.augmentation.horizontal_flip and rng.random() < 0.5
-        )
+        return self.augmentation.view(self.preprocessing, path, rng)
 
     def _stack(self, indices: np.ndarray, pixels: list) -> Batch:
         inputs = torch.from_numpy(np.stack([future.result() for future in pixels]))
@@ -79,18 +93,27 @@ class PictureSamples:
 
 
 class FeatureSamples:
-    """Features float32 [N, features] held in memory."""
+    """Features held in memory, [N, features], or [N, views, features] where each sample was seen in several ways."""
 
     def __init__(self, features: torch.Tensor, targets: Sequence[int], seed: int):
-        self.features, self.targets, self.seed = features, targets, seed
+        self._views = features if features.dim() == 3 else features[:, None]
+        self.targets, self.seed = targets, seed
         self._targets = torch.tensor(targets)
 
+    @property
+    def features(self) -> torch.Tensor:
+        """[N, features] of the samples as they are served: the first view."""
+        return self._views[:, 0]
+
     def shuffled(self, batch_size: int, epoch: int) -> Iterator[Batch]:
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        views = torch.from_numpy(rng.integers(self._views.shape[1], size=len(self.targets)))
         for indices in map(torch.from_numpy, _training_batches(len(self.targets), batch_size, self.seed, epoch)):
-            yield self.features[indices], self._targets[indices]
+            yield self._views[indices, views[indices]].float(), self._targets[indices]
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        return zip(self.features.split(batch_size), self._targets.split(batch_size), strict=True)
+        for features, targets in zip(self.features.split(batch_size), self._targets.split(batch_size), strict=True):
+            yield features.float(), targets
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

@@ -1,1 +1,1 @@
-"""What submit.py does: upload a data folder, follow a SageMaker job, publish its result."""
+"""What submit.py does: upload pictures and features, write a job's request, follow the job, publish its result."""

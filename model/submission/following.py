@@ -38,11 +38,12 @@ def training_state(sagemaker, name: str) -> JobState:
 
 
 def tuning_state(sagemaker, name: str) -> JobState:
-    """State of a tuning job; its archive is that of the best training job."""
+    """State of a tuning job; its archive is that of the best training job, its own or of those it learned from."""
     job = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     counts = job.get("TrainingJobStatusCounters", {})
     detail = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if count)
-    status, best = job["HyperParameterTuningJobStatus"], job.get("BestTrainingJob", {})
+    status = job["HyperParameterTuningJobStatus"]
+    best = job.get("OverallBestTrainingJob") or job.get("BestTrainingJob", {})
     if objective := best.get("FinalHyperParameterTuningJobObjectiveMetric"):
         detail += f"; best {objective['MetricName']}={objective['Value']:.4f} by {best['TrainingJobName']}"
     archive_uri = ""

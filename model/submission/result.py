@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from botocore.exceptions import ClientError
 from classifier.archive import pack, sha256
 from classifier.release import publish
 
@@ -23,7 +24,10 @@ def release_archive(s3, archive_uri: str, bucket: str, kms_key_arn: str) -> str:
     source = urlsplit(archive_uri)
     with TemporaryDirectory() as scratch:
         downloaded, folder = Path(scratch, "downloaded.tar.gz"), Path(scratch, "model")
-        s3.download_file(source.netloc, source.path.lstrip("/"), str(downloaded))
+        try:
+            s3.download_file(source.netloc, source.path.lstrip("/"), str(downloaded))
+        except ClientError as error:
+            raise JobFailed(f"{archive_uri} cannot be fetched: {error}") from error
         try:
             with tarfile.open(downloaded) as tar:
                 tar.extractall(folder, filter="data")

@@ -35,6 +35,14 @@ run "https_out_and_nothing_in" {
   }
 
   assert {
+    condition = alltrue([
+      for rule in [aws_vpc_security_group_ingress_rule.training_hosts, aws_vpc_security_group_egress_rule.training_hosts] :
+      rule.security_group_id == output.security_group_ids["training"] && rule.referenced_security_group_id == output.security_group_ids["training"] && rule.cidr_ipv4 == null
+    ])
+    error_message = "The hosts of a training job reach each other, and nobody else reaches them."
+  }
+
+  assert {
     condition = (
       { for key, rule in aws_vpc_security_group_egress_rule.private_host : key => "${rule.cidr_ipv4} ${rule.from_port}-${rule.to_port}" }
       == { "10.20.4.0/24:8443" = "10.20.4.0/24 8443-8443", "10.30.0.0/16:443" = "10.30.0.0/16 443-443" }

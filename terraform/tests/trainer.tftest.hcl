@@ -68,6 +68,41 @@ run "a_hardened_box_that_is_not_there_yet" {
   }
 }
 
+run "on_demand_unless_asked" {
+  command = plan
+
+  module {
+    source = "./modules/trainer"
+  }
+
+  assert {
+    condition     = length(aws_launch_template.this.instance_market_options) == 0
+    error_message = "Spot is a choice."
+  }
+}
+
+run "spot_by_the_launch_template_of_the_same_group" {
+  command = plan
+
+  module {
+    source = "./modules/trainer"
+  }
+
+  variables {
+    spot = true
+  }
+
+  assert {
+    condition     = aws_launch_template.this.instance_market_options[0].market_type == "spot" && length(aws_launch_template.this.instance_market_options[0].spot_options) == 0
+    error_message = "A one-time spot request: an Auto Scaling group takes no persistent one."
+  }
+
+  assert {
+    condition     = aws_autoscaling_group.this.capacity_rebalance == null || aws_autoscaling_group.this.capacity_rebalance == false
+    error_message = "A rebalance recommendation is no reason to interrupt a training."
+  }
+}
+
 run "sixteen_kilobytes_of_user_data_pass" {
   command = plan
 

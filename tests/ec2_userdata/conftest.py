@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import subprocess
+import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,9 @@ from PIL import Image
 
 from bundle.archives import tar_gz_bytes
 from bundle.packages import trainer_files
+from local import processes
 from local.box import boot
+from local.instance_metadata import instance_metadata
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEMPLATE = PROJECT / "ec2_userdata" / "user-data.yaml.tftpl"
@@ -30,6 +35,7 @@ BUCKET = "image-classifier-123456789012-us-east-1-artifacts"
 GROUP = "image-classifier-trainer"
 LOG_GROUP = "/image-classifier/trainer"
 DATASET = "shapes"
+RUN_ID = "0123456789abcdef"
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +57,7 @@ def render(tmp_path_factory):
             "log_group_name": LOG_GROUP,
             "name": "image-classifier",
             "region": REGION,
+            "run_id": RUN_ID,
             "time_cap_seconds": 14400,
         }
         (root / "variables.json").write_text(json.dumps(variables | changes))
@@ -76,11 +83,17 @@ class Box:
     render: object
     calls: list[str]
     kms_key_arn: str
+    bucket: str = BUCKET
     instance_id: str = ""
     user_data_bytes: int = 0
 
     def run(self, code: bytes, code_sha256: str | None = None, **variables: object) -> int:
         """Uploads the code, launches an instance by the group, boots it; the exit status of its service."""
+        user_data = self.launch(code, code_sha256, **variables)
+        return boot(user_data, root=self.root, environment=self.environment, instance_id=self.instance_id)
+
+    def launch(self, code: bytes, code_sha256: str | None = None, **variables: object) -> str:
+        """Uploads the code, has the group launch an instance; the user-data that this one is to boot with."""
         code_sha256 = code_sha256 or hashlib.sha256(code).hexdigest()
         key = f"code/{code_sha256}.tar.gz"
         self.clients["s3"].put_object(Bucket=BUCKET, Key=key, Body=code)
@@ -90,21 +103,54 @@ class Box:
         autoscaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=1)
         self.instance_id = self.group()["Instances"][0]["InstanceId"]
         self.calls.clear()
-        return boot(user_data, root=self.root, environment=self.environment, instance_id=self.instance_id)
+        return user_data
+
+    @contextlib.contextmanager
+    def powered_on(self, user_data: str, root: Path) -> Iterator[tuple[processes.Process, dict[str, str]]]:
+        """Boots it below `root` in processes of its own; (what ends at once when stopped, its instance metadata)."""
+        root.mkdir(exist_ok=True)
+        (root / "user-data").write_text(user_data)
+        metadata = {"instance-id": self.instance_id}
+        with instance_metadata(metadata) as url:
+            process = processes.start(
+                [
+                    *(sys.executable, "-m", "local.box", "--user-data", root / "user-data", "--root", root),
+                    *("--instance-id", self.instance_id),
+                ],
+                name="box",
+                state_dir=root / "power",
+                cwd=PROJECT,
+                environment={**os.environ, **self.environment, "AWS_EC2_METADATA_SERVICE_ENDPOINT": url},
+                grace_seconds=0,
+            )
+            try:
+                yield process, metadata
+            finally:
+                process.stop()
 
     def group(self) -> dict:
         return self.clients["autoscaling"].describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])[
             "AutoScalingGroups"
         ][0]
 
-    def log(self) -> str:
-        return (self.root / "opt/trainer/trainer.log").read_text()
+    def log(self, root: Path | None = None) -> str:
+        path = (root or self.root) / "opt/trainer/trainer.log"
+        return path.read_text() if path.exists() else ""
+
+    def checkpoints(self) -> dict:
+        """The manifest of what is in S3 for the next box."""
+        key = f"trainer/checkpoints/{RUN_ID}/manifest.json"
+        return json.load(self.clients["s3"].get_object(Bucket=BUCKET, Key=key)["Body"])
 
     def shipped_to_cloudwatch(self) -> list[str]:
-        """The messages in the order that CloudWatch Logs gives back."""
-        events = self.clients["logs"].get_log_events(
-            logGroupName=LOG_GROUP, logStreamName=self.instance_id, startFromHead=True, limit=10_000
-        )["events"]
+        """The messages in the order that CloudWatch Logs gives back; none where there is no stream yet."""
+        logs = self.clients["logs"]
+        try:
+            events = logs.get_log_events(
+                logGroupName=LOG_GROUP, logStreamName=self.instance_id, startFromHead=True, limit=10_000
+            )["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            return []
         return [event["message"] for event in events]
 
     def shipped_to_s3(self) -> str:

@@ -78,7 +78,7 @@ def test_where_something_is_missing_the_script_starts_over_in_a_virtual_environm
         "start ['a b', '--c=1']",
         f"in {tmp_path / 'venv'}",
     ], result.stderr
-    again = subprocess.run(
-        [tmp_path / "venv/bin/python", *command[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    # A later start, from the same interpreter as the first: what stands there is used as it is.
+    again = subprocess.run(command, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert again.stdout.splitlines()[-1] == f"in {tmp_path / 'venv'}", again.stderr
     assert "installing" not in again.stdout

@@ -62,23 +62,26 @@ def test_any_printable_text_survives_terraform_yaml_and_python(render, hyperpara
     assert (found["DATASET"], found["BUCKET"]) == (dataset, bucket)
 
 
-def test_both_scripts_know_their_account(render):
+def test_the_scripts_know_their_account(render):
     written = files(render(bucket="artifacts", kms_key_arn="arn:key", log_group_name="/n/trainer", code_sha256="ab"))
-    start, finish = (constants(written[f"/opt/trainer/{name}.py"]) for name in ("start", "finish"))
+    start, finish, ship = (constants(written[f"/opt/trainer/{name}.py"]) for name in ("start", "finish", "ship"))
     assert (start["BUCKET"], start["KMS_KEY_ARN"], start["CODE_SHA256"]) == ("artifacts", "arn:key", "ab")
-    assert (finish["BUCKET"], finish["KMS_KEY_ARN"], finish["LOG_GROUP"]) == ("artifacts", "arn:key", "/n/trainer")
+    assert (finish["BUCKET"], finish["KMS_KEY_ARN"], ship["LOG_GROUP"]) == ("artifacts", "arn:key", "/n/trainer")
+    assert start["RUN_ID"] == finish["RUN_ID"] != ""
 
 
 def test_the_unit_restarts_within_limits_and_always_finishes(render):
     written = files(render(time_cap_seconds=600, region="eu-west-1"))
     unit = parse_unit("trainer.service", written["/etc/systemd/system/trainer.service"])
     assert unit.get("Unit", "ConditionPathExists") == "!/opt/trainer/done"
-    assert unit.get("Unit", "OnSuccess") == unit.get("Unit", "OnFailure") == "trainer-finish.service"
+    assert unit.get("Unit", "OnFailure") == "trainer-finish.service"
+    found = constants(written["/opt/trainer/start.py"])
+    assert {"2", "75", "100"} < set(unit.get("Service", "RestartPreventExitStatus").split())
     assert unit.get("Service", "Restart") == "on-failure"
     assert int(unit.get("Unit", "StartLimitBurst")) == 3
     assert int(unit.get("Service", "RuntimeMaxSec")) > 600
     assert "AWS_DEFAULT_REGION=eu-west-1" in unit.get("Service", "Environment").split()
-    assert constants(written["/opt/trainer/start.py"])["TIME_CAP_SECONDS"] == 600
+    assert found["TIME_CAP_SECONDS"] == 600
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -21,7 +21,6 @@ UNIT = """
 [Unit]
 ConditionPathExists=!/srv/done
 StartLimitBurst=2
-OnSuccess=after.service
 OnFailure=after.service
 [Service]
 WorkingDirectory=/srv
@@ -36,7 +35,7 @@ AFTER = """
 [Service]
 Type=oneshot
 WorkingDirectory=/srv
-ExecStart=/usr/bin/env sh -c 'echo after $MONITOR_SERVICE_RESULT; exit {status}'
+ExecStart=/usr/bin/env sh -c 'echo after $MONITOR_SERVICE_RESULT $MONITOR_EXIT_STATUS; exit {status}'
 StandardOutput=append:/srv/log
 """
 
@@ -66,7 +65,7 @@ def test_writes_files_with_modes_and_runs_the_service_in_its_environment(tmp_pat
     status, log = run(tmp_path, user_data("pwd; echo $COLOUR/$TWO/$AWS_REGION; command -v python3"), AWS_REGION="there")
     assert status == 0
     python = str(Path(sys.executable).parent / "python3")
-    assert log == [str(tmp_path / "srv"), "red/a b/there", python, "after success"]
+    assert log == [str(tmp_path / "srv"), "red/a b/there", python]
     assert (tmp_path / "srv/job.sh").stat().st_mode & 0o777 == 0o750
     assert (tmp_path / "etc/systemd/system/job.service").stat().st_mode & 0o777 == 0o644
 
@@ -80,23 +79,23 @@ def test_nothing_of_this_process_but_what_is_given_reaches_the_service(tmp_path,
 @pytest.mark.parametrize(
     ("job", "status", "starts", "result"),
     [
-        ("exit 0", 0, 1, "success"),
-        ("exit 1", 1, 2, "exit-code"),
-        ("exit 2", 2, 1, "exit-code"),
-        ("kill -USR1 $$", -10, 1, "signal"),
-        ("kill -KILL $$", -9, 2, "signal"),
-        ("test -e tried || { touch tried; exit 1; }", 0, 2, "success"),
+        ("exit 0", 0, 1, None),
+        ("exit 1", 1, 2, "exit-code 1"),
+        ("exit 2", 2, 1, "exit-code 2"),
+        ("kill -USR1 $$", -10, 1, "signal USR1"),
+        ("kill -KILL $$", -9, 2, "signal KILL"),
+        ("test -e tried || { touch tried; exit 1; }", 0, 2, None),
     ],
 )
 def test_restarts_as_the_unit_says_and_then_sets_off_what_follows(tmp_path, job, status, starts, result):
     found, log = run(tmp_path, user_data(f"echo start\n{job}"))
-    assert (found, log) == (status, ["start"] * starts + [f"after {result}"])
+    assert (found, log) == (status, ["start"] * starts + ([f"after {result}"] if result else []))
 
 
 def test_a_service_ends_at_its_limit_with_all_it_started(tmp_path):
     job = "sh -c 'echo $$ > child; sleep 600' & wait"
     status, log = run(tmp_path, user_data(job, limit=1).replace("SIGUSR1", "SIGTERM"))
-    assert (status, log) == (-15, ["after timeout"])
+    assert (status, log) == (-15, ["after timeout TERM"])
     child = Path("/proc", (tmp_path / "srv/child").read_text().strip(), "stat")
     assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] in "ZX"
 
@@ -114,8 +113,8 @@ def test_a_condition_that_fails_is_no_failure(tmp_path):
 
 
 def test_the_failure_of_what_follows_is_not_hidden(tmp_path):
-    status, log = run(tmp_path, user_data("exit 0", after_status=7))
-    assert status == 7 and log.count("after success") == 1
+    with pytest.raises(UnitError, match=r"after.service, set off by job.service, ended with status 7"):
+        run(tmp_path, user_data("exit 2", after_status=7))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +126,7 @@ def test_the_failure_of_what_follows_is_not_hidden(tmp_path):
         (user_data("").replace("/srv/job.sh", "job.sh"), UserDataError, "is not absolute"),
         (user_data("", runcmd="[reboot]"), UserDataError, "is not modelled"),
         (user_data("", unit=UNIT.replace("Restart=", "Restarts=")), UnitError, "job.service: 'Restarts=on-failure'"),
+        (user_data("", unit=UNIT.replace("OnFailure", "OnSuccess")), UnitError, "'OnSuccess=after.service'"),
         ("#cloud-config\nruncmd: [", UserDataError, "is no YAML"),
         ("#cloud-config\n- 1\n", UserDataError, "must be a mapping"),
         ("#cloud-config\nruncmd: []\nwrite_files: []\n", UserDataError, "must have"),
@@ -135,6 +135,15 @@ def test_the_failure_of_what_follows_is_not_hidden(tmp_path):
 def test_what_is_not_modelled_is_refused(tmp_path, text, error, said):
     with pytest.raises(error, match=said):
         run(tmp_path / "root", text)
+
+
+def test_a_second_boot_of_the_same_instance_leaves_what_was_written(tmp_path):
+    run(tmp_path, user_data("echo first"))
+    job = tmp_path / "srv/job.sh"
+    job.write_text("echo changed")
+    assert run(tmp_path, user_data("echo first")) == (0, ["first", "changed"])
+    (tmp_path / "var/lib/cloud/data/instance-id").write_text("i-0def")  # its disk put into another instance
+    assert run(tmp_path, user_data("echo first"))[1][-1] == "first"
 
 
 def test_the_command_line(tmp_path):
@@ -157,7 +166,7 @@ def test_the_command_line(tmp_path):
     environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
     status = subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode
     assert status == 2
-    assert (tmp_path / "root/srv/log").read_text() == "http://127.0.0.1:9\nafter exit-code\n"
+    assert (tmp_path / "root/srv/log").read_text() == "http://127.0.0.1:9\nafter exit-code 2\n"
 
 
 def get(url: str, method: str = "GET", **headers: str) -> tuple[int, str]:

@@ -54,19 +54,24 @@ def write_textures(folder: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def _run_command(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    """Run an entry point as a user does; SM_* variables only where given."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SM_")}
-    # One thread: beside other tests on a few cores, a second one mostly waits for the first.
-    inherited["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, MODEL / script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=inherited | environment, timeout=300)
-
-
 @pytest.fixture(scope="session")
-def run_command():
-    """run_command(script, *arguments, **environment): run an entry point of model/ and wait for it."""
-    return _run_command
+def run_command(tmp_path_factory):
+    """run_command(script, *arguments, **environment): run an entry point of model/ as a user does, and wait for it.
+
+    In a folder that all share, below which the defaults of flags lie; SM_* variables only where given.
+    """
+    folder = tmp_path_factory.mktemp("working-directory")
+
+    def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SM_")}
+        # One thread: beside other tests on a few cores, a second one mostly waits for the first.
+        inherited["OMP_NUM_THREADS"] = "1"
+        command = [sys.executable, MODEL / script, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, env=inherited | environment, timeout=600
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +87,11 @@ def other_textures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, textures, other_textures) -> Trained:
+def trained(tmp_path_factory, run_command, textures, other_textures) -> Trained:
     """A small network trained from scratch with the default recipe."""
     folder = tmp_path_factory.mktemp("trained")
     archive = folder / "release" / "model.tar.gz"
-    done = _run_command(
+    done = run_command(
         "train.py",
         *("--train", textures, "--test", other_textures, "--weights", "none", "--backbone", "resnet18"),
         *("--image-size", 32, "--epochs", 12, "--no-horizontal-flip"),

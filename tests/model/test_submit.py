@@ -1,4 +1,4 @@
-"""submit.py against moto's S3 and SageMaker in this process, its requests against botocore's own service model.
+"""submit.py against moto's S3 and SageMaker in this process; its requests themselves are test_requests.py's.
 
 moto's training jobs are Completed at once and run nothing, so that a job's course is scripted with botocore's Stubber,
 which checks each answer against the service model too.
@@ -13,18 +13,16 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-import botocore.session
 import pytest
 import submit
 from botocore.stub import Stubber
-from botocore.validate import ParamValidator
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from classifier.feature_cache import FeatureCache
 from moto import mock_aws
-from submission import dataset, following
+from submission import dataset, following, request
 
 BUCKET = "classifier-111122223333-us-east-1-artifacts"
 SETTINGS = {
@@ -86,45 +84,40 @@ def uploads(s3) -> list[str]:
 # --- the request -------------------------------------------------------------------------------------------------
 
 
-def valid(operation: str, request: dict) -> bool:
-    shape = botocore.session.get_session().get_service_model("sagemaker").operation_model(operation).input_shape
-    report = ParamValidator().validate(request, shape)
-    assert not report.has_errors(), report.generate_report()
-    return True
-
-
 def dry_run(capsys, *arguments: str) -> dict:
     assert submit.main(["--dry-run", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_dry_run_prints_a_valid_training_request_and_calls_nothing(settings_file, capsys, monkeypatch, folder):
+def test_dry_run_prints_the_request_and_calls_nothing(settings_file, capsys, monkeypatch, folder):
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", lambda *_: pytest.fail("AWS was called"))
-    request = dry_run(capsys, "--data", str(folder), "--hyperparameter", "epochs=3", "--instance-type", "ml.c5.xlarge")
-    assert valid("CreateTrainingJob", request)
-    assert re.fullmatch(r"classifier-train-\d{8}-\d{6}", request["TrainingJobName"])
-    assert request["HyperParameters"]["epochs"] == "3"
-    assert request["ResourceConfig"]["InstanceType"] == "ml.c5.xlarge"
-    assert request["RoleArn"] == SETTINGS["role_arn"]
-    assert f"s3://{BUCKET}/datasets/dogs/" in json.dumps(request["InputDataConfig"])
-    assert request["VpcConfig"] == {
+    printed = dry_run(capsys, "--data", str(folder), "--hyperparameter", "epochs=3", "--instance-type", "ml.c5.xlarge")
+    assert re.fullmatch(r"classifier-train-\d{8}-\d{6}", printed["TrainingJobName"])
+    assert printed["HyperParameters"]["epochs"] == "3"
+    assert printed["ResourceConfig"]["InstanceType"] == "ml.c5.xlarge"
+    assert printed["RoleArn"] == SETTINGS["role_arn"]
+    assert f"s3://{BUCKET}/datasets/dogs/" in json.dumps(printed["InputDataConfig"])
+    assert printed["VpcConfig"] == {
         "Subnets": SETTINGS["subnet_ids"],
         "SecurityGroupIds": SETTINGS["security_group_ids"],
     }
 
 
-def test_dry_run_prints_a_valid_tuning_request(settings_file, capsys):
-    request = dry_run(capsys, "--dataset", "dogs", "--tune", "--hyperparameter", "epochs=7")
-    assert valid("CreateHyperParameterTuningJob", request)
-    assert request["TrainingJobDefinition"]["StaticHyperParameters"]["epochs"] == "7"
-    assert re.fullmatch(r"classifier-tune-\d{10}", request["HyperParameterTuningJobName"])
-    assert len(request["HyperParameterTuningJobName"]) <= 32
-
-
 def test_it_runs_as_a_script(settings_file):
     command = [sys.executable, submit.__file__, "--dataset", "dogs", "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert valid("CreateTrainingJob", json.loads(done.stdout))
+    assert json.loads(done.stdout)["TrainingJobName"].startswith("classifier-train-")
+
+
+def test_the_search_command_submits_the_same_tuning_job(settings_file, capsys):
+    script = Path(submit.__file__).with_name("hpo.py")
+    flags = ["--dataset", "dogs", "--trials", "7", "--dry-run"]
+    command = [sys.executable, script, *flags, "--backend", "sagemaker"]
+    printed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    expected = dry_run(capsys, *flags[:-1], "--tune")
+    named = "HyperParameterTuningJobName"  # holds the time
+    assert printed.pop(named).startswith("classifier-tune-") and expected.pop(named)
+    assert printed == expected
 
 
 @pytest.mark.parametrize("key", SETTINGS)
@@ -152,6 +145,14 @@ def one_line(text: str) -> str:
         (["--upload-only", "--dataset", "dogs"], "--upload-only"),
         (["--settings", "/no/such/file", "--dataset", "dogs"], "terraform output -json submission"),
         (["--no-such-flag"], "--no-such-flag"),
+        (["--dataset", "dogs", "--max-wait-hours", "9"], "add --spot"),
+        (["--dataset", "dogs", "--spot", "--max-wait-hours", "3"], "--max-runtime-hours"),
+        (["--dataset", "dogs", "--trials", "9"], "add --tune"),
+        (["--dataset", "dogs", "--tune", "--transfer-learning"], "--warm-start"),
+        (["--dataset", "dogs", "--tune", "--strategy", "Hyperband"], "epochs=N"),
+        (["--dataset", "dogs", "--tune", "--strategy", "Grid", "--trials", "5"], "leave --trials out"),
+        (["--dataset", "dogs", "--features", "no/such/folder"], "no/such/folder"),
+        (["--dataset", "dogs", "--features", "classifier-train-1"], "training/classifier-train-1/checkpoints/features"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(arguments, named, settings_file, s3, capsys):
@@ -160,32 +161,76 @@ def test_a_users_mistake_is_one_line_and_status_2(arguments, named, settings_fil
     assert keys(s3) == []
 
 
-def test_hyperparameters_are_spelt_as_the_flags_are():
-    assert submit.parse_hyperparameters(["batch_size=8", "--learning-rate=1e-3", "weights=none", "epochs=NaN"]) == {
-        "batch-size": 8,
-        "learning-rate": 0.001,
-        "weights": "none",
-        "epochs": "NaN",
-    }
+def test_help_fits_a_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        submit.main(["--help"])
+    assert len(capsys.readouterr().out.splitlines()) <= 40
 
 
-def test_a_name_too_long_for_sagemaker_is_refused():
-    with pytest.raises(submit.Mistake, match="32"):
-        submit.job_name("n" * 20, "tune", 0)
-    with pytest.raises(submit.Mistake, match="63"):
-        submit.job_name("n" * 50, "train", 0)
+# --- features ----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
-@given(st.dictionaries(st.from_regex(r"[a-z][a-z-]{0,8}", fullmatch=True), st.integers() | st.booleans() | st.text()))
-def test_hyperparameters_keep_their_values(values):
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-    parsed = submit.parse_hyperparameters([f"{key}={text}" for key, text in texts.items()])
-    assert parsed.keys() == values.keys()
-    for key, value in parsed.items():
-        # What reaches train.py is the value's text: it must be what was typed, up to a number's or a string's form.
-        assert value == texts[key] or value == json.loads(texts[key])
-        json.dumps(value, allow_nan=False)
+@pytest.fixture
+def features(tmp_path) -> Iterator[Path]:
+    """A cache folder that a training still has open."""
+    with FeatureCache(tmp_path / "features", 10**6) as cache:
+        cache.put({b"husky": b"row"})
+        yield tmp_path / "features"
+
+
+def feature_channel() -> str:
+    """The S3 folder of the recorded job's features."""
+    sagemaker = boto3.client("sagemaker", region_name="us-east-1")
+    channels = sagemaker.describe_training_job(TrainingJobName=JOB)["InputDataConfig"]
+    [uri] = [c["DataSource"]["S3DataSource"]["S3Uri"] for c in channels if c["ChannelName"] == "features"]
+    return uri
+
+
+def test_a_folders_features_are_uploaded_whole_under_the_name_of_their_content(
+    settings_file, s3, features, job_name, tmp_path
+):
+    s3.put_object(Bucket=BUCKET, Key=f"training/{JOB}/output/model.tar.gz", Body=sagemakers_tar(CONTENT))
+    assert submit.main(["--dataset", "dogs", "--features", str(features)]) == 0
+    [key] = keys(s3, "features/")
+    assert feature_channel() == f"s3://{BUCKET}/{key.removesuffix('features.db')}"
+    stored = s3.get_object(Bucket=BUCKET, Key=key)
+    body = stored["Body"].read()
+    assert key == f"features/{hashlib.sha256(body).hexdigest()}/features.db"
+    assert (stored["ServerSideEncryption"], stored["SSEKMSKeyId"]) == ("aws:kms", SETTINGS["kms_key_arn"])
+    channel = tmp_path / "channel"
+    channel.mkdir()
+    (channel / "features.db").write_bytes(body)
+    with FeatureCache(None, 0, given=channel) as cache:
+        assert cache.get([b"husky"]) == {b"husky": b"row"}
+
+
+def test_the_same_features_are_uploaded_once(settings_file, s3, features, capsys):
+    found = [submit.find_features(str(features), SETTINGS, features.parent) for _ in range(2)]
+    assert found[0].uri == found[1].uri
+    put = uploads(s3)
+    for one in found:
+        submit.provide(s3, one, SETTINGS)
+    assert len(put) == 1
+
+
+def test_a_jobs_features_are_taken_where_it_left_them(settings_file, s3, job_name, capsys):
+    s3.put_object(Bucket=BUCKET, Key=f"training/{JOB}/output/model.tar.gz", Body=sagemakers_tar(CONTENT))
+    left = "training/classifier-train-1/checkpoints/features/"
+    s3.put_object(Bucket=BUCKET, Key=f"{left}features.db", Body=b"features")
+    assert submit.main(["--dataset", "dogs", "--features", "classifier-train-1"]) == 0
+    assert feature_channel() == f"s3://{BUCKET}/{left}"
+    assert keys(s3, "features/") == []
+
+
+@pytest.mark.parametrize("content", [None, b"no database, but long enough to be looked at" * 100, b""])
+def test_a_folder_without_features_is_a_mistake_before_anything_is_sent(content, settings_file, s3, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "features.db").write_bytes(content)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert submit.main(["--dataset", "dogs", "--features", str(tmp_path)]) == 2
+    assert "features.db" in one_line(capsys.readouterr().err)
+    assert keys(s3) == [] and sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 # --- uploading ---------------------------------------------------------------------------------------------------
@@ -347,7 +392,9 @@ def test_a_job_that_leaves_no_model_is_a_failure_with_its_reason(answer, reason)
         follow_script(training_answer("InProgress", "Training"), training_answer("Stopping", "Stopping"), answer)
 
 
-def test_a_tuning_jobs_archive_is_the_best_jobs():
+@pytest.mark.parametrize("field", ["BestTrainingJob", "OverallBestTrainingJob"])
+def test_a_tuning_jobs_archive_is_the_best_jobs(field):
+    """Of its own jobs, or with a warm start of its parents' too."""
     client, name = boto3.client("sagemaker", region_name="us-east-1"), "classifier-tune-0101000000"
     objective = {"MetricName": "validation_loss", "Value": 0.25}
     best = {
@@ -366,11 +413,13 @@ def test_a_tuning_jobs_archive_is_the_best_jobs():
         "CreationTime": 0,
         "TrainingJobStatusCounters": {"Completed": 4, "InProgress": 0},
         "ObjectiveStatusCounters": {},
-        "BestTrainingJob": best,
+        "BestTrainingJob": best | {"TrainingJobName": "classifier-second-best"},
+        field: best,
     }
     with Stubber(client) as stubber:
         stubber.add_response("describe_hyper_parameter_tuning_job", answer, {"HyperParameterTuningJobName": name})
-        stubber.add_response("describe_training_job", training_answer("Completed", "Completed"))
+        expected = {"TrainingJobName": JOB}
+        stubber.add_response("describe_training_job", training_answer("Completed", "Completed"), expected)
         state = following.tuning_state(client, name)
     assert state.archive_uri == ARCHIVE_URI
     assert "4 Completed" in state.detail and "validation_loss=0.2500" in state.detail
@@ -399,15 +448,18 @@ CONTENT = {"model.json": b"{}", "model.onnx": b"onnx", "model.safetensors": b"we
 
 @pytest.fixture
 def job_name(monkeypatch) -> str:
-    monkeypatch.setattr(submit, "job_name", lambda name, kind, seconds: JOB)
+    monkeypatch.setattr(request, "job_name", lambda name, kind, seconds: JOB)
     return JOB
 
 
 def test_a_whole_submission_prints_the_release(settings_file, s3, folder, job_name, capsys):
     s3.put_object(Bucket=BUCKET, Key=f"training/{JOB}/output/model.tar.gz", Body=sagemakers_tar(CONTENT))
-    assert submit.main(["--data", str(folder), "--hyperparameter", "epochs=2"]) == 0
+    arguments = ["--data", str(folder), "--hyperparameter", "epochs=2", "--spot", "--instances", "2"]
+    assert submit.main(arguments) == 0
     job = boto3.client("sagemaker", region_name="us-east-1").describe_training_job(TrainingJobName=JOB)
     assert job["HyperParameters"]["epochs"] == "2"
+    assert (job["EnableManagedSpotTraining"], job["ResourceConfig"]["InstanceCount"]) == (True, 2)
+    assert job["CheckpointConfig"]["S3Uri"] == f"s3://{BUCKET}/training/{JOB}/checkpoints/"
     *_, key_line, uri = capsys.readouterr().out.splitlines()
     key = key_line.removeprefix("release_key=")
     assert re.fullmatch(r"releases/[0-9a-f]{64}/model\.tar\.gz", key)
@@ -416,6 +468,17 @@ def test_a_whole_submission_prints_the_release(settings_file, s3, folder, job_na
     assert hashlib.sha256(archive).hexdigest() == key.split("/")[1]
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         assert {name: tar.extractfile(name).read() for name in CONTENT} == CONTENT
+
+
+def test_a_search_is_started_followed_and_released(settings_file, s3, capsys, monkeypatch):
+    monkeypatch.setattr(request, "job_name", lambda name, kind, seconds: "classifier-tune-1")
+    monkeypatch.setattr(submit, "follow", lambda describe, name: ARCHIVE_URI)
+    s3.put_object(Bucket=BUCKET, Key=f"training/{JOB}/output/model.tar.gz", Body=sagemakers_tar(CONTENT))
+    assert submit.main(["--dataset", "dogs", "--tune", "--trials", "4", "--warm-start", "classifier-tune-0"]) == 0
+    sagemaker = boto3.client("sagemaker", region_name="us-east-1")
+    job = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="classifier-tune-1")
+    assert job["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 4
+    assert "release_key=releases/" in capsys.readouterr().out
 
 
 def test_equal_models_get_equal_releases(settings_file, s3, job_name, capsys):
@@ -445,6 +508,11 @@ def test_an_output_that_is_no_archive_is_not_released(body, settings_file, s3, j
     assert "no model archive" in written.err and "Traceback" not in written.err
     assert written.out == ""
     assert keys(s3, "releases/") == []
+
+
+def test_a_job_whose_archive_is_gone_is_named(settings_file, s3, job_name, capsys):
+    assert submit.main(["--dataset", "dogs"]) == 1
+    assert ARCHIVE_URI in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_refusal_of_aws_is_one_line_and_status_1(settings_file, s3, capsys):

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -80,11 +82,12 @@ def test_sagemakers_environment_gives_the_folders_and_the_seed_repeats_the_archi
         tuner = ("--_tuning_objective_metric", "validation_loss", "--freeze-backbone", "False")
         archive = tmp_path / run / "model.tar.gz"
         done = run_command(
-            *("train.py", *TINY, *tuner, "--archive", archive),
+            *("train.py", *TINY, *tuner, "--archive", archive, "--checkpoint-dir", tmp_path / run / "checkpoints"),
             **{"SM_CHANNEL_TRAINING": str(textures), **{name: str(path) for name, path in places.items()}},
         )
         assert done.returncode == 0, done.stderr
         assert (places["SM_MODEL_DIR"] / "manifest.json").is_file()
+        assert list((tmp_path / run / "checkpoints").iterdir()) == []
         assert (places["SM_OUTPUT_DATA_DIR"] / "metrics.json").is_file()
         digests.append(hashlib.sha256(archive.read_bytes()).hexdigest())
     assert digests[0] == digests[1]
@@ -153,11 +156,79 @@ def test_switches_take_all_spellings(arguments, freeze):
     assert train.parser().parse(arguments.split()).freeze_backbone is freeze
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"epochs": 3}', '{"hidden": "many"}', '{"batch_size": true}'])
-def test_a_config_that_hpo_did_not_write_is_refused(tmp_path, content):
-    (tmp_path / "best.json").write_text(content)
-    with pytest.raises(Mistake, match=r"--config .*best\.json"):
-        train.read_choices(tmp_path / "best.json")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no readable JSON file"),
+        ("[]", "not a JSON object"),
+        ('{"archive": "here"}', "unknown argument --archive"),
+        ('{"hidden": "many"}', "--hidden: many is not a whole number from 0"),
+        ('{"batch_size": true}', "--batch-size: True is not a whole number from 1"),
+    ],
+)
+def test_a_config_that_hpo_did_not_write_is_refused(tmp_path, content, message):
+    path = tmp_path / "best.json"
+    path.write_text(content)
+    with pytest.raises(Mistake, match=rf"--config .*best\.json: .*{re.escape(message)}"):
+        train.read_config(path)
+
+
+def test_a_config_may_choose_any_of_the_recipe(tmp_path):
+    chosen = {"learning_rate": 0.003, "hidden": 128, "label_smoothing": 0.1, "mixup": 0.2, "patience": 3}
+    (tmp_path / "best.json").write_text(json.dumps(chosen))
+    assert train.read_config(tmp_path / "best.json") == chosen
+
+
+def test_the_help_fits_a_screen(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = train.parser().format_help().splitlines()
+    assert len(lines) <= 60
+    assert {"network:", "features:", "recipe:", "results:"} <= set(lines)
+
+
+def test_without_a_frozen_backbone_nothing_is_mixed(run_command, trained, folders, textures):
+    weights = ("--weights", trained.folder / "model.safetensors", "--backbone", "resnet18", "--image-size", 32)
+    done = run_command("train.py", "--train", textures, *weights, "--mixup", 0.2, *folders)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("train.py: --mixup and --cutmix")
+
+
+def test_a_rate_that_diverges_ends_in_one_line_and_leaves_no_model(run_command, tmp_path, folders, textures):
+    output = tmp_path / "sagemaker"
+    output.mkdir()
+    done = run_command(
+        *("train.py", "--train", textures, *TINY, "--learning-rate", "1e30", *folders),
+        *("--checkpoint-dir", tmp_path / "checkpoints", "--feature-cache", tmp_path / "features"),
+        SM_MODEL_DIR=str(tmp_path / "model"),
+        SM_OUTPUT_DIR=str(output),
+    )
+    assert done.returncode == 2
+    assert "no longer a number in epoch 1" in done.stderr and "lower --learning-rate" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "model" / "manifest.json").exists()
+    # What SageMaker shows as the job's FailureReason.
+    assert f"train.py: {(output / 'failure').read_text()}\n" == done.stderr
+
+
+def test_a_class_without_pictures_to_validate_on_is_named(run_command, tmp_path, folders, textures):
+    for name in ("horizontal", "vertical"):
+        shutil.copytree(textures / name, tmp_path / "validation" / name)
+    done = run_command("train.py", "--train", textures, "--validation", tmp_path / "validation", *TINY, *folders)
+    assert done.returncode == 0 and "chequered" in done.stderr
+    refused = run_command(
+        *("train.py", "--train", textures, "--validation", tmp_path / "validation", *TINY, *folders, "--strict")
+    )
+    assert refused.returncode == 2 and "chequered" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_it_trains_without_the_packages_that_sagemakers_image_lacks(tmp_path, folders, textures):
+    program = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys(('onnxscript', 'simplejpeg', 'tensorboard')));"
+        "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].removesuffix('train.py'));"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, train.__file__, "--train", textures, *TINY, *folders]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "tensorboard is not installed" in done.stderr and (tmp_path / "output" / "report.html").is_file()
 
 
 def test_strict_refuses_the_damaged_picture_that_is_skipped_otherwise(run_command, tmp_path, folders, textures):

@@ -257,11 +257,11 @@ def test_the_box_terminates_in_its_own_group_only(policies):
     ("workload", "action", "prefixes"),
     [
         ("hosting", "s3:GetObject", ["releases", "training/*/output"]),
-        ("notebook", "s3:GetObject", ["code", "datasets", "releases", "training"]),
-        ("notebook", "s3:PutObject", ["datasets", "releases"]),
-        ("trainer", "s3:GetObject", ["code", "datasets", "releases", "trainer"]),
-        ("trainer", "s3:PutObject", ["releases", "trainer"]),
-        ("training", "s3:GetObject", ["code", "datasets"]),
+        ("notebook", "s3:GetObject", ["code", "datasets", "features", "releases", "training"]),
+        ("notebook", "s3:PutObject", ["datasets", "features", "releases"]),
+        ("trainer", "s3:GetObject", ["code", "datasets", "releases", "trainer/checkpoints"]),
+        ("trainer", "s3:PutObject", ["releases", "trainer/checkpoints", "trainer/logs"]),
+        ("training", "s3:GetObject", ["code", "datasets", "features", "training/*/checkpoints"]),
         ("training", "s3:PutObject", ["training"]),
     ],
 )
@@ -321,9 +321,10 @@ def test_the_key_policy_is_known_at_plan_and_admits_whom_it_must(planned):
             assert ACCOUNT in json.dumps(statement["Condition"])
 
 
-def test_no_workload_listens(planned):
+def test_no_workload_listens_but_the_hosts_of_one_training_to_each_other(planned):
     firewall = [values for address, values in planned.items() if address.startswith("module.firewall.")]
     groups = [address for address in planned if ".aws_security_group." in address]
     assert len(groups) == 5
-    assert not [address for address in planned if "ingress" in address.split(".")[2]]
+    [rule] = [values for address, values in planned.items() if "_ingress_rule." in address]
+    assert rule["cidr_ipv4"] is None and rule["cidr_ipv6"] is None and rule["prefix_list_id"] is None
     assert all(not values.get("ingress") for values in firewall)

@@ -1,4 +1,4 @@
-# Nothing here listens to the network: no group has an inbound rule. Everything speaks TLS outwards.
+# Nothing here listens to the network, but the hosts of a training job to each other. Everything speaks TLS outwards.
 locals {
   group_names = { for workload in ["hosting", "lambda", "notebook", "trainer", "training"] : workload => "${var.name}-${workload}" }
 
@@ -11,7 +11,7 @@ resource "aws_security_group" "workload" {
   for_each = local.group_names
 
   name_prefix = "${each.value}-"
-  description = "${each.value}: HTTPS out, nothing in"
+  description = "${each.value}: HTTPS out, ${each.key == "training" ? "its own hosts" : "nothing"} in"
   vpc_id      = var.vpc_id
 
   tags = { Name = each.value }
@@ -41,4 +41,20 @@ resource "aws_vpc_security_group_egress_rule" "private_host" {
   from_port         = each.value[0].port
   to_port           = each.value[0].port
   cidr_ipv4         = each.value[0].cidr
+}
+
+# A training job on several hosts: gloo takes any TCP port, and encrypted traffic between containers is IPsec beside it
+# (UDP 500, ESP). Only members of the group are on either end.
+resource "aws_vpc_security_group_ingress_rule" "training_hosts" {
+  security_group_id            = aws_security_group.workload["training"].id
+  description                  = "The other hosts of a training job"
+  ip_protocol                  = "-1"
+  referenced_security_group_id = aws_security_group.workload["training"].id
+}
+
+resource "aws_vpc_security_group_egress_rule" "training_hosts" {
+  security_group_id            = aws_security_group.workload["training"].id
+  description                  = "The other hosts of a training job"
+  ip_protocol                  = "-1"
+  referenced_security_group_id = aws_security_group.workload["training"].id
 }

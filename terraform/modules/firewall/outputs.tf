@@ -8,6 +8,11 @@ output "security_group_ids" {
     training = aws_security_group.workload["training"].id
   }
 
-  # Whoever takes a group has its way out, too.
-  depends_on = [aws_vpc_security_group_egress_rule.https, aws_vpc_security_group_egress_rule.private_host]
+  # Whoever takes a group has its ways, too.
+  depends_on = [
+    aws_vpc_security_group_egress_rule.https,
+    aws_vpc_security_group_egress_rule.private_host,
+    aws_vpc_security_group_egress_rule.training_hosts,
+    aws_vpc_security_group_ingress_rule.training_hosts,
+  ]
 }

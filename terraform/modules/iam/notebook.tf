@@ -21,6 +21,7 @@ resource "aws_iam_role_policy" "notebook" {
         Resource = [
           "${local.bucket_arn}/code/*",
           "${local.bucket_arn}/datasets/*",
+          "${local.bucket_arn}/features/*",
           "${local.bucket_arn}/releases/*",
           "${local.bucket_arn}/training/*",
         ]
@@ -30,13 +31,13 @@ resource "aws_iam_role_policy" "notebook" {
         Effect    = "Allow"
         Action    = "s3:ListBucket"
         Resource  = local.bucket_arn
-        Condition = { StringLike = { "s3:prefix" = ["datasets/*", "releases/*", "training/*"] } }
+        Condition = { StringLike = { "s3:prefix" = ["datasets/*", "features/*", "releases/*", "training/*"] } }
       },
       {
-        Sid      = "WriteDatasetsAndReleases"
+        Sid      = "WriteDatasetsFeaturesAndReleases"
         Effect   = "Allow"
         Action   = ["s3:AbortMultipartUpload", "s3:PutObject"]
-        Resource = ["${local.bucket_arn}/datasets/*", "${local.bucket_arn}/releases/*"]
+        Resource = ["${local.bucket_arn}/datasets/*", "${local.bucket_arn}/features/*", "${local.bucket_arn}/releases/*"]
       },
       {
         Sid      = "RunTrainingJobs"

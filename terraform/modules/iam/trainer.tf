@@ -2,7 +2,7 @@
 
 resource "aws_iam_role" "trainer" {
   name                 = "${var.name}-trainer"
-  description          = "EC2 trainer: read code and data sets, write releases, terminate itself"
+  description          = "EC2 trainer: read code and data sets, write releases and checkpoints, terminate itself"
   assume_role_policy   = local.trust["ec2"]
   permissions_boundary = var.permissions_boundary_arn
 }
@@ -28,7 +28,7 @@ resource "aws_iam_role_policy" "trainer" {
           "${local.bucket_arn}/code/*",
           "${local.bucket_arn}/datasets/*",
           "${local.bucket_arn}/releases/*",
-          "${local.bucket_arn}/trainer/*",
+          "${local.bucket_arn}/trainer/checkpoints/*",
         ]
       },
       {
@@ -37,13 +37,17 @@ resource "aws_iam_role_policy" "trainer" {
         Effect    = "Allow"
         Action    = "s3:ListBucket"
         Resource  = local.bucket_arn
-        Condition = { StringLike = { "s3:prefix" = ["datasets/*", "releases/*", "trainer/*"] } }
+        Condition = { StringLike = { "s3:prefix" = ["datasets/*", "releases/*", "trainer/checkpoints/*"] } }
       },
       {
-        Sid      = "WriteReleases"
-        Effect   = "Allow"
-        Action   = ["s3:AbortMultipartUpload", "s3:PutObject"]
-        Resource = ["${local.bucket_arn}/releases/*", "${local.bucket_arn}/trainer/*"]
+        Sid    = "WriteReleasesCheckpointsAndLogs"
+        Effect = "Allow"
+        Action = ["s3:AbortMultipartUpload", "s3:PutObject"]
+        Resource = [
+          "${local.bucket_arn}/releases/*",
+          "${local.bucket_arn}/trainer/checkpoints/*",
+          "${local.bucket_arn}/trainer/logs/*",
+        ]
       },
       {
         Sid      = "WriteLogs"

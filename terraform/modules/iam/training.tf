@@ -2,7 +2,7 @@
 
 resource "aws_iam_role" "training" {
   name                 = "${var.name}-training"
-  description          = "SageMaker training jobs: read data sets and code, write archives"
+  description          = "SageMaker training jobs: read data sets, features and code, write archives and checkpoints"
   assume_role_policy   = local.trust["sagemaker"]
   permissions_boundary = var.permissions_boundary_arn
 }
@@ -15,19 +15,26 @@ resource "aws_iam_role_policy" "training" {
     Version = "2012-10-17"
     Statement = concat(local.sagemaker_network_interfaces, local.pull_image["training"], [
       {
-        Sid      = "ReadDatasetsAndCode"
-        Effect   = "Allow"
-        Action   = "s3:GetObject"
-        Resource = ["${local.bucket_arn}/code/*", "${local.bucket_arn}/datasets/*"]
+        # Checkpoints too: a job that begins again takes up its own, and features are those of an earlier job.
+        Sid    = "ReadInput"
+        Effect = "Allow"
+        Action = "s3:GetObject"
+        Resource = [
+          "${local.bucket_arn}/code/*",
+          "${local.bucket_arn}/datasets/*",
+          "${local.bucket_arn}/features/*",
+          "${local.bucket_arn}/training/*/checkpoints/*",
+        ]
       },
       {
-        Sid       = "ListDatasetsAndCode"
+        Sid       = "ListInput"
         Effect    = "Allow"
         Action    = "s3:ListBucket"
         Resource  = local.bucket_arn
-        Condition = { StringLike = { "s3:prefix" = ["code/*", "datasets/*"] } }
+        Condition = { StringLike = { "s3:prefix" = ["code/*", "datasets/*", "features/*", "training/*/checkpoints/*"] } }
       },
       {
+        # Archives, output and checkpoints, each below the job's name.
         Sid      = "WriteOutput"
         Effect   = "Allow"
         Action   = ["s3:AbortMultipartUpload", "s3:PutObject"]

@@ -46,6 +46,15 @@ resource "aws_launch_template" "this" {
     name = var.instance_profile
   }
 
+  # One-time, the only kind an Auto Scaling group takes: what EC2 takes back, the group itself replaces.
+  dynamic "instance_market_options" {
+    for_each = var.spot ? [1] : []
+
+    content {
+      market_type = "spot"
+    }
+  }
+
   metadata_options {
     http_endpoint               = "enabled"
     http_put_response_hop_limit = 1

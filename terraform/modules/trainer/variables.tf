@@ -44,6 +44,12 @@ variable "security_group_id" {
   type        = string
 }
 
+variable "spot" {
+  description = "Whether the box runs on spot capacity, which EC2 may take back at two minutes' notice; the group then starts another."
+  type        = bool
+  default     = false
+}
+
 variable "subnet_ids" {
   description = "Private subnets the box may start in."
   type        = list(string)
