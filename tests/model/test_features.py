@@ -249,7 +249,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 import torch
-from test_features import extracted, load_splits
+from classifier.data import load_splits
+from test_features import extracted
 found = extracted(load_splits(Path(sys.argv[3]), None, None, seed=0), cache=Path(sys.argv[4]))
 rows = [samples.features for samples in (found.train, found.validation, found.test)]
 torch.save([torch.cat(rows), found.computed, found.from_cache], sys.argv[5])
@@ -283,7 +284,8 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path):
     for _ in range(3):
         process = subprocess.Popen(command("cache", "killed"), start_new_session=True, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and rows_in(tmp_path / "cache") < kept[-1] + 50:
+        while rows_in(tmp_path / "cache") < kept[-1] + 50:
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -267,6 +268,8 @@ def start(task_flags: tuple, storage: Path, *flags: object) -> subprocess.Popen:
     command += ["--report", storage.with_suffix(".html"), "--epochs", 150, "--patience", 150, "--pruner", "none"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    # Tests that run in the background of a shell have SIGINT ignored, and what they start would inherit it.
+    pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([*map(str, command), "--heartbeat", "1", *map(str, flags)], **pipes, start_new_session=True)
 
 
