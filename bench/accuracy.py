@@ -47,10 +47,10 @@ def write_halves(folder: Path) -> tuple[Path, Path]:
     return folder / "known", folder / "new"
 
 
-def save_backbone(known: Path, epochs: int, path: Path) -> None:
-    """Train a small network on the known digits and write its state dict."""
+def save_backbone(known: Path, path: Path) -> None:
+    """Train a small network on the known digits for a few epochs and write its state dict."""
     with ours.cold() as flags:
-        network, _ = ours.trained(["--train", known, *FLAGS, "--weights", "none", "--epochs", epochs, *flags])
+        network, _ = ours.trained(["--train", known, *FLAGS, "--weights", "none", "--epochs", 4, *flags])
     torch.save(network.state_dict(), path)
 
 

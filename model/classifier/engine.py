@@ -11,6 +11,8 @@ from torch import nn
 
 from classifier.fusion import folded, fused
 
+# Large enough for the kernels, and small enough for every core to hold one in memory at once.
+BATCH_SIZE = 8
 CPU = Path("/proc/cpuinfo")
 # Without one of these bfloat16 is emulated, and slower than float32: AVX512_VNNI alone is for integers.
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
@@ -59,7 +61,7 @@ class Engine:
             words.append("not traceable")
         else:
             words.append(self._trying("BatchNorm folded", lambda: best))
-            words.append(self._trying("fused", lambda: fused(best)))
+            words.append(self._trying("fused", lambda: fused(best, self._example, BATCH_SIZE)))
             is_fused = words[-1] == "fused"
         if compiled is None:
             compiled = not is_fused and views >= VIEWS_WORTH_COMPILING and has_compiler()
@@ -87,7 +89,9 @@ class Engine:
         """Take the network that `make` gives where its features are right: the word, with "not" in front otherwise."""
         before = self._network
         try:
-            self._network = make()
+            # Not in inference mode: torch's matmul takes a slow path for weights that were made in it.
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._in_bf16):
+                self._network = make()
             if (self(self._example) - self._expected).norm() <= self._tolerance * self._expected.norm():
                 return word
         except Exception:  # Another torch, another CPU, no compiler: each breaks in a way of its own.

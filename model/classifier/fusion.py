@@ -6,10 +6,12 @@ called here directly; they are torch's own and not documented, so that whoever f
 
 import copy
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
+from torch.fx.passes.shape_prop import ShapeProp
 
 # How oneDNN calls what it can apply to a convolution's result before that is written to memory: (name, scalars).
 ACTIVATIONS = {
@@ -25,7 +27,9 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 class Convolution(nn.Module):
     """nn.Conv2d with weights packed for this CPU, and what follows it, in one pass over the memory."""
 
-    def __init__(self, convolution: nn.Conv2d, name: str = "none", scalars: list[float] | None = None):
+    def __init__(
+        self, convolution: nn.Conv2d, input_size: list[int], name: str = "none", scalars: Sequence[float] = ()
+    ):
         super().__init__()
         self.geometry = (
             list(convolution.padding),
@@ -33,8 +37,10 @@ class Convolution(nn.Module):
             list(convolution.dilation),
             convolution.groups,
         )
-        self.name, self.scalars = name, scalars or []
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self.geometry)
+        self.name, self.scalars = name, list(scalars)
+        # Packed for another size, weights would be packed anew at every call.
+        pack = torch.ops.mkldnn._reorder_convolution_weight
+        self.weight = pack(convolution.weight.detach(), *self.geometry, input_size)
         self.bias = None if convolution.bias is None else convolution.bias.detach()
 
     def forward(self, maps: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
@@ -55,9 +61,13 @@ def folded(network: nn.Module) -> fx.GraphModule:
     return fuse(network)
 
 
-def fused(network: fx.GraphModule) -> fx.GraphModule:
-    """A copy of a folded network whose convolutions are packed, with the additions and activations after them."""
+def fused(network: fx.GraphModule, example: torch.Tensor, batch_size: int) -> fx.GraphModule:
+    """A copy of a folded network whose convolutions are packed, with the additions and activations after them.
+
+    example: pixels float32 [n, 3, S, S], of any n. batch_size: of the batches that are to come.
+    """
     network = copy.deepcopy(network)
+    ShapeProp(network).propagate(example)
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
         if node.op != "call_module" or not _is_plain(modules[node.target]):
@@ -74,10 +84,12 @@ def fused(network: fx.GraphModule) -> fx.GraphModule:
                 activation = None
         # A name of its own: one module may be called at several places, with another follower at each.
         name = f"fused_{node.name}"
-        modules[name] = Convolution(modules[node.target], *(activation or ()))
+        input_size = [batch_size, *node.args[0].meta["tensor_meta"].shape[1:]]
+        modules[name] = Convolution(modules[node.target], input_size, *(activation or ()))
         network.add_submodule(name, modules[name])
         with network.graph.inserting_after(chain[-1]):
             replacement = network.graph.call_module(name, operands)
+        replacement.meta = chain[-1].meta
         chain[-1].replace_all_uses_with(replacement)
         for gone in reversed(chain):
             network.graph.erase_node(gone)

@@ -16,15 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from classifier.engine import Engine
+from classifier.engine import BATCH_SIZE, Engine
 from classifier.feature_cache import FeatureCache
 from classifier.preprocessing import PictureError, Preprocessing
 from classifier.samples import Augmentation
 
 # To be raised with every change, here or in preprocessing, that changes features.
 REVISION = 1
-# Large enough for the kernels, and small enough for every core to hold one in memory at once.
-BATCH_SIZE = 8
 KEYS_TOGETHER = 1024
 # What became of a view: its picture cannot be decoded, or its features were computed, or kept from earlier.
 DAMAGED, COMPUTED, CACHED = 0, 1, 2

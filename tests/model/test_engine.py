@@ -65,7 +65,7 @@ def test_what_cannot_be_traced_runs_as_it_is(precision):
 
 
 def test_what_gives_other_features_is_not_taken(monkeypatch):
-    def wrong(network):
+    def wrong(network, *_):
         network = copy.deepcopy(network)
         network.get_submodule("layer4.1.conv2").bias.data += 0.1
         return network
@@ -77,7 +77,7 @@ def test_what_gives_other_features_is_not_taken(monkeypatch):
 
 
 def test_a_torch_without_the_fused_operators_does_without(monkeypatch):
-    monkeypatch.setattr(engines, "fused", lambda network: torch.ops.mkldnn.no_such_operator(network))
+    monkeypatch.setattr(engines, "fused", lambda *_: torch.ops.mkldnn.no_such_operator())
     found, made = difference(backbone("resnet18", 64), "bf16", 64)
     assert found <= 0.01
     assert made.description == "bf16, channels_last, BatchNorm folded, not fused"
