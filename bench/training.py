@@ -56,7 +56,7 @@ class Scale:
     given: Hyperparameters = EQUAL
 
 
-QUICK = Scale(rounds=2, pictures=48, kept=8, pictures_for_memory=64, large_pictures=2, digit_epochs=3)
+QUICK = Scale(rounds=2, pictures=48, kept=8, pictures_for_memory=64, large_pictures=2)
 
 
 class Training:

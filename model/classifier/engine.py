@@ -53,16 +53,19 @@ class Engine:
         with torch.inference_mode():
             self._expected = network(self._example)
         words = [precision, "channels_last"]
-        self._network = best = self._lowered(network)
-        is_fused = False
         try:
-            best = self._lowered(folded(network))
+            # Before weights are lowered, so that they are rounded once.
+            graph = folded(network)
         except Exception:  # Tracing Python can fail in any way.
-            words.append("not traceable")
-        else:
+            graph = None
+        self._network = best = self._lowered(network)
+        if graph:
+            best = self._lowered(graph)
             words.append(self._trying("BatchNorm folded", lambda: best))
             words.append(self._trying("fused", lambda: fused(best, self._example, BATCH_SIZE)))
-            is_fused = words[-1] == "fused"
+        else:
+            words.append("not traceable")
+        is_fused = words[-1] == "fused"
         if compiled is None:
             compiled = not is_fused and views >= VIEWS_WORTH_COMPILING and has_compiler()
         if compiled:

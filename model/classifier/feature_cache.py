@@ -91,6 +91,13 @@ class FeatureCache:
 
         In one transaction: a process that is killed leaves all of them or none.
         """
+        before = self._own
+        self._put(rows)
+        if self._own is not before:
+            # It was damaged; these rows are the new file's first.
+            self._put(rows)
+
+    def _put(self, rows: Mapping[bytes, bytes]) -> None:
         if not rows or not self._own:
             return
         with self._survived("written"), _transaction(self._own):
@@ -214,8 +221,9 @@ def _inode(path: Path) -> int | None:
 
 
 def _is_damage(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, Foreign) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    # The low byte is the kind; the rest says where SQLite noticed.
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, Foreign) or kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _say(message: str) -> None:

@@ -83,8 +83,9 @@ assert cache._own
 def test_killed_while_it_writes_a_batch_is_there_or_not(tmp_path):
     code = """
 cache = FeatureCache(Path(sys.argv[1]), GB)
-for start in range(0, 10**9, 10):
-    cache.put(rows(range(start, start + 10), 900))
+while True:
+    for start in range(0, 1000, 10):
+        cache.put(rows(range(start, start + 10), 900))
 """
     for attempt in range(4):
         process = child(code, tmp_path)
@@ -273,8 +274,9 @@ def test_a_given_folder_without_features_is_a_mistake(tmp_path):
 def test_a_copy_made_while_it_was_written_is_whole_or_put_aside(tmp_path):
     code = """
 cache = FeatureCache(Path(sys.argv[1]), GB)
-for start in range(0, 10**9, 10):
-    cache.put(rows(range(start, start + 10), 900))
+while True:
+    for start in range(0, 1000, 10):
+        cache.put(rows(range(start, start + 10), 900))
 """
     process = child(code, tmp_path / "own")
     try:
@@ -288,9 +290,12 @@ for start in range(0, 10**9, 10):
             shutil.copyfile(tmp_path / "own" / DATABASE, folder / DATABASE)
             with FeatureCache(folder, GB) as cache:
                 expected = rows(range(500), 900)
-                assert cache.get(list(expected)).items() <= expected.items()
-                cache.put(expected)
-                assert cache.get(list(expected)) == expected
+                for _ in range(3):
+                    # What is torn may come to light with any of these; what is found is right.
+                    found = cache.get(list(expected))
+                    assert found.items() <= expected.items()
+                    cache.put(expected)
+                assert found == expected
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
