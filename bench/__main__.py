@@ -1,8 +1,8 @@
 """Measure what the README claims, beside its peers, and print the table.
 
-    python -m bench [training] [--quick] [--part PART ...]
+    python -m bench [training|serving|lambda] [--quick] [--part PART ...]
 
-Wants a quiet machine: about 15 minutes on two cores. Pictures are made for the run and gone afterwards.
+Wants a quiet machine: about half an hour on two cores. Pictures are made for the run and gone afterwards.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import machine, table, training
+from bench import lambda_function, machine, table, training
+from bench.serving import subject as serving
 
-SUBJECTS = {"training": training}
+SUBJECTS = {"training": training, "serving": serving, "lambda": lambda_function}
 BUILD = Path(__file__).resolve().parents[1] / "build" / "bench"
 
 

@@ -22,7 +22,7 @@ def peak_bytes(command: Sequence[str | os.PathLike], **keywords: object) -> int:
     highest = 0
     try:
         while process.poll() is None:
-            highest = max(highest, sum(map(_proportional_bytes, _session(process.pid))))
+            highest = max(highest, sum(map(proportional_bytes, _session(process.pid))))
             time.sleep(INTERVAL_SECONDS)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
@@ -47,7 +47,8 @@ def _session(leader: int) -> list[int]:
     return members
 
 
-def _proportional_bytes(pid: int) -> int:
+def proportional_bytes(pid: int) -> int:
+    """A process's memory, of pages it shares its part; 0 where it has ended. Source: /proc/PID/smaps_rollup."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # It has just ended.

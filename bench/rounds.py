@@ -44,17 +44,20 @@ def _now() -> Seconds:
     return Seconds(time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in usages))
 
 
-def in_turn(rounds: int, works: Mapping[str, Callable[[], object]]) -> dict[str, list]:
+def in_turn(
+    rounds: int, works: Mapping[str, Callable[[], object]], call: Callable[[Callable[[], object]], object] | None = None
+) -> dict[str, list]:
     """Call each work once a round, every other round backwards; returns each one's results, in the order of rounds.
 
     A work is importable by name (a module's function, or partial of one), and runs in a process of its own: no side
-    finds the memory, the threads or the compiled code that another left.
+    finds the memory, the threads or the compiled code that another left. `call` runs a work in another way.
     """
+    call = call or alone
     results = {name: [] for name in works}
     for number in range(rounds):
         for name in list(works) if number % 2 == 0 else reversed(works):
             started = time.perf_counter()
-            results[name].append(alone(works[name]))
+            results[name].append(call(works[name]))
             print(f"round {number + 1}/{rounds} {name} {time.perf_counter() - started:.1f} s", file=sys.stderr)
     return results
 

@@ -54,9 +54,30 @@ def compared(
     )
 
 
-def limited(measured: str, value: float, limit: float, unit: str = "") -> Row:
+def limited(measured: str, value: float, limit: float, unit: str = "", aim: float | None = None) -> Row:
     """A figure that must stay below `limit`."""
-    return Row(measured, f"{value:.3g}{unit}", hold=f"below {limit:g}{unit}", verdict=_verdict(value < limit))
+    hold = f"below {limit:.3g}{unit}" + (f" ({aim:g})" if aim else "")
+    return Row(measured, f"{value:.3g}{unit}", hold=hold, verdict=_verdict(value < limit))
+
+
+def at_most(
+    measured: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    promised: tuple[float, float] | None = None,
+    unit: str = "",
+) -> Row:
+    """Two figures that are better low, one item a round: the median of the ratios against `promised`, (hold, aim)."""
+    ratios = [own / theirs for own, theirs in zip(ours, reference, strict=True)]
+    ratio = median(ratios)
+    return Row(
+        measured,
+        f"{median(ours):.3g}{unit}",
+        f"{median(reference):.3g}{unit}",
+        f"{ratio:.3f} of it ({min(ratios):.3f} to {max(ratios):.3f})",
+        hold="at most {:g} ({:g})".format(*promised) if promised else "",
+        verdict=_verdict(ratio <= promised[0]) if promised else "",
+    )
 
 
 def agreeing(measured: str, ours: Sequence[float], reference: Sequence[float]) -> Row:

@@ -1,1 +1,1 @@
-"""Builds the two packages that Terraform uploads, the same bytes on every machine."""
+"""Builds what AWS runs: the two packages that Terraform uploads, the same bytes everywhere, and the hosting image."""

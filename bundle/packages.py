@@ -30,6 +30,12 @@ def trainer_files(project: Path) -> dict[str, bytes]:
     return files | {"requirements.txt": files["model/requirements.txt"]}
 
 
+def hosting_image_files(project: Path) -> dict[str, bytes]:
+    """The hosting image's build context with its test, below container/."""
+    files = _tree(project, "model/container").items()
+    return {name.removeprefix("model/"): content for name, content in files}
+
+
 def _tree(project: Path, folder: str) -> dict[str, bytes]:
     """The files of a folder, archive name -> content, without caches, bytecode and hidden files."""
     files = {}

@@ -29,7 +29,6 @@ Result = TypeVar("Result")
 HTTPS_PORT = 443
 MAX_URL_CHARACTERS = 8192
 MAX_HEADER_BYTES = 32 * 1024
-READ_BYTES = 64 * 1024
 SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 
 # ipaddress.is_global is asked too, but alone it admits multicast, the 6to4 relays and, in Python 3.11 and 3.12,
@@ -105,7 +104,7 @@ class NotAPicture(Refusal):
 class Picture(NamedTuple):
     """An encoded picture; content_type, image/jpeg or image/png, is what its first bytes say."""
 
-    content: bytes
+    content: bytes | bytearray
     content_type: str
 
 
@@ -223,27 +222,45 @@ def is_public(address: Address) -> bool:
     return address in GLOBAL_UNICAST_IPV6 and not any(address in network for network in DENIED_IPV6)
 
 
+Outcome = queue.SimpleQueue[tuple[Any, BaseException | None]]
+Worker = queue.SimpleQueue[tuple[Callable[[], Any], Outcome]]
+# Threads that wait for their next call, since starting one costs more than most calls; a thread whose caller has given
+# up comes back here when its call ends.
+_idle: list[Worker] = []
+
+
 def run_until(deadline: float, function: Callable[[], Result]) -> Result:
     """The function's result or exception, or TimeoutError once the deadline (time.monotonic() seconds) has passed.
 
     For calls without a timeout of their own. After a TimeoutError the call goes on in its daemon thread, unheard.
     """
-    outcome: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((function(), None))
-        except BaseException as error:  # Handed to the caller, who is in another thread.
-            outcome.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
+    seconds = _remaining(deadline)
+    outcome: Outcome = queue.SimpleQueue()
     try:
-        result, error = outcome.get(timeout=_remaining(deadline))
+        worker = _idle.pop()
+    except IndexError:
+        worker = queue.SimpleQueue()
+        threading.Thread(target=_work, args=(worker,), daemon=True).start()
+    worker.put((function, outcome))
+    try:
+        result, error = outcome.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError from None
     if error is not None:
         raise error
     return result
+
+
+def _work(calls: Worker) -> None:
+    while True:
+        function, outcome = calls.get()
+        try:
+            result = function(), None
+        except BaseException as error:  # Handed to the caller, who is in another thread.
+            result = None, error
+        _idle.append(calls)
+        outcome.put(result)
+        del function, outcome, result  # They may hold a picture.
 
 
 def _remaining(deadline: float) -> float:
@@ -323,15 +340,19 @@ def _exchange(target: Target, connection: ssl.SSLSocket, deadline: float, max_by
         content_type = next((kind for signature, kind in SIGNATURES.items() if content.startswith(signature)), None)
         if content_type is None:
             raise NotAPicture(f"{target}: neither a JPEG nor a PNG: use the address of the picture itself", target.host)
-        chunks, size = [content], len(content)
-        while chunk := response.read(min(READ_BYTES, max_bytes + 1 - size)):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > max_bytes:
-                raise too_large
+        size = len(content)
+        # Read in place: the picture is in memory once, and these very bytes are hashed and sent to the endpoint.
+        buffer = bytearray(max_bytes + 1 if response.length is None else size + response.length)
+        buffer[:size] = content
+        with memoryview(buffer) as view:
+            while size < len(buffer) and (count := response.readinto(view[size:])):
+                size += count
+        if size > max_bytes:
+            raise too_large
         if response.length:
             raise BadHostAnswer(f"{target}: ended {response.length} bytes before its Content-Length", target.host)
-        return Picture(b"".join(chunks), content_type)
+        del buffer[size:]
+        return Picture(buffer, content_type)
 
 
 def _check_headers(target: Target, response: http.client.HTTPResponse) -> None:

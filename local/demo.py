@@ -26,7 +26,6 @@ from pathlib import Path
 from local.account import Account, running_account
 from local.box import boot
 from local.digits import write_digits
-from local.image import publish_hosting_image
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "demo"
@@ -124,6 +123,8 @@ def _demo(data: Path | None) -> None:
 
         with timeline.step("terraform apply: the stack"):
             terraform.apply()
+        with timeline.step("build the hosting image in the account (which runs no build here: a stand-in)"):
+            terraform.image_uri = _build_image(account, archive, terraform.output("image_build_project"))
         with timeline.step("publish the archive and deploy it"):
             release = _publish(account, archive, terraform.output("artifact_bucket"))
             terraform.apply(release)
@@ -177,6 +178,12 @@ def _publish(account: Account, archive: Path, bucket: str) -> str:
     """Returns the release key that model/publish.py prints last."""
     command = [sys.executable, "model/publish.py", "--archive", str(archive), "--bucket", bucket]
     return _run(command, environment=account.environment)[-1]
+
+
+def _build_image(account: Account, archive: Path, project: str) -> str:
+    """Returns the image, by its digest, that the build in the account pushed."""
+    command = [sys.executable, "-m", "bundle.image", "--archive", str(archive), "--codebuild", project]
+    return _run(command, environment=account.environment)[-1].removeprefix("image_uri=")
 
 
 def _a_picture(data: Path) -> tuple[Path, str]:
@@ -272,12 +279,12 @@ class Terraform:
     def __init__(self, account: Account, *, hyperparameters: dict[str, str]) -> None:
         self.environment = {**account.environment, "TF_IN_AUTOMATION": "1", "NO_COLOR": "1"}
         self.state = BUILD / "terraform.tfstate"
+        self.image_uri: str | None = None
         variables = BUILD / "demo.tfvars.json"
         variables.write_text(
             json.dumps(
                 {
                     "name": NAME,
-                    "image_uri": publish_hosting_image(account, NAME),
                     "trainer_dataset": DATASET,
                     "trainer_hyperparameters": {**hyperparameters, "seed": BOX_SEED},
                 }
@@ -305,12 +312,9 @@ class Terraform:
         [template] = [resource for resource in resources if resource["type"] == "aws_launch_template"]
         return template["instances"][0]["attributes"]["user_data"]
 
-    @staticmethod
-    def _release(release_key: str | None) -> list[str]:
-        return [f"-var=release_key={release_key}"] if release_key else []
-
     def _variables(self, release_key: str | None) -> list[str]:
-        return [*self.variables, *self._release(release_key)]
+        chosen = {"image_uri": self.image_uri, "release_key": release_key}
+        return [*self.variables, *(f"-var={name}={value}" for name, value in chosen.items() if value)]
 
     def _terraform(self, *arguments: str) -> None:
         _run(

@@ -1,17 +1,14 @@
 """Hosts a model archive as SageMaker does: the hosting image's own entry point on the unpacked archive, on loopback.
 
-What runs is `model/container/serve.py` (the inference toolkit behind multi-model-server) under the interpreter of the
-hosting environment, with the variables SageMaker would set. Only the container is missing: the process sees this
-machine's files and network.
+What runs is `model/container/serve.py` (an HTTP front, and workers behind the inference toolkit) under the interpreter
+of the hosting environment, with the variables SageMaker would set. Only the container is missing: the process sees
+this machine's files and network.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import io
 import os
-import random
 import shutil
 import socket
 import tarfile
@@ -21,8 +18,6 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image
-
 from local import processes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +25,7 @@ SERVE = ROOT / "model" / "container" / "serve.py"
 PYTHON = ROOT / ".venv-hosting" / "bin" / "python"
 START_SECONDS = 120.0
 INVOKE_SECONDS = 60.0  # SageMaker's limit for one answer
-# A Unix socket's path has at most 107 characters, of which the server needs 31 below its temporary folder.
-_LONGEST_TEMPORARY_PATH = 76
+STOP_SECONDS = 28.0  # what SageMaker leaves a server to finish what it has in work is 30
 
 
 class HostingError(Exception):
@@ -46,7 +40,7 @@ class EndpointHost:
         state_dir: the archive is unpacked below it; process records and logs are kept there.
         environment: the SageMaker model's container variables (SAGEMAKER_PROGRAM, ...); nothing else is inherited.
         python: interpreter with the hosting image's packages.
-        workers: model server workers, each with the model in its own memory.
+        workers: worker processes, each with the model in its own memory.
     """
 
     def __init__(
@@ -65,18 +59,17 @@ class EndpointHost:
         self._environment = dict(environment or {})
         self._python = Path(python)
         self._workers = workers
-        self._folders: list[Path] = []
+        self._folder: Path | None = None
 
     def start(self, timeout_seconds: float = START_SECONDS) -> None:
-        """Unpacks the archive, starts the server and returns once it has answered a picture with 200.
+        """Unpacks the archive, starts the server and returns once /ping is 200: the model has answered a picture then.
 
-        /ping proves nothing: it answers before the model is loaded, and after loading has failed. Raises HostingError
-        when the archive is unsafe or incomplete, the server ends, the model cannot be loaded, or time is up; nothing
-        is left running then.
+        Raises HostingError when the archive is unsafe or incomplete, the server ends, the model cannot be loaded, or
+        time is up; nothing is left running then.
         """
         try:
             self._launch()
-            self._await_answer(time.monotonic() + timeout_seconds, timeout_seconds)
+            self._await_readiness(timeout_seconds)
         except BaseException:
             self.stop()
             raise
@@ -89,31 +82,31 @@ class EndpointHost:
         Raises HostingError when there is no answer within 60 s.
         """
         try:
-            return self._post(body, {**(headers or {}), "Content-Type": content_type, "Accept": accept})
+            sent = {**(headers or {}), "Content-Type": content_type, "Accept": accept}
+            return self._request("POST", "/invocations", body, sent)
         except (OSError, http.client.HTTPException) as error:
             raise self._failure(f"no answer from the model server: {error or type(error).__name__}") from None
 
     def stop(self) -> None:
-        """Ends the server, its JVM and its workers, and removes the unpacked archive. Safe to call again."""
+        """Ends the server and its workers, and removes the unpacked archive. Safe to call again."""
         if self.process is not None:
             self.process.stop()
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def peak_memory_bytes(self) -> int:
-        """Peak resident memory of the launcher, the JVM and the workers together."""
+        """Peak resident memory of the front and the workers together."""
         return processes.peak_memory_bytes(self.process.members()) if self.process else 0
 
     def _launch(self) -> None:
         if not self._python.exists():
             raise HostingError(f"no {self._python}: install model/container/requirements.txt into .venv-hosting")
-        folder = self._new_folder(self._state_dir / "endpoints")
+        endpoints = self._state_dir / "endpoints"
+        endpoints.mkdir(parents=True, exist_ok=True)
+        folder = self._folder = Path(tempfile.mkdtemp(prefix="endpoint-", dir=endpoints))
         unpack(self.archive_path, folder / "ml" / "model")
-        temporary = folder / "tmp"
-        if len(str(temporary)) > _LONGEST_TEMPORARY_PATH:
-            temporary = self._new_folder(Path(tempfile.gettempdir()))
-        temporary.mkdir(exist_ok=True)
-        self.port, management_port = _free_ports(2)
+        (folder / "tmp").mkdir()
+        self.port = _free_port()
         variables = {
             "SAGEMAKER_MODEL_SERVER_WORKERS": str(self._workers),
             "OMP_NUM_THREADS": "1",
@@ -122,14 +115,11 @@ class EndpointHost:
             # Absolute paths of the image mean the unpacked archive here.
             **{name: value.replace("/opt/ml", str(folder / "ml")) for name, value in self._environment.items()},
             "BIND_ADDRESS": "127.0.0.1",
-            "MANAGEMENT_PORT": str(management_port),
             "PATH": f"{self._python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "SAGEMAKER_BASE_DIR": str(folder / "ml"),
             "SAGEMAKER_BIND_TO_PORT": str(self.port),
-            "TMPDIR": str(temporary),
+            "TMPDIR": str(folder / "tmp"),
         }
-        if "JAVA_HOME" in os.environ:
-            variables["JAVA_HOME"] = os.environ["JAVA_HOME"]
         self.process = processes.start(
             [str(self._python), str(SERVE)],
             name="endpoint",
@@ -137,42 +127,34 @@ class EndpointHost:
             log_path=self._state_dir / "logs" / f"{folder.name}.log",
             cwd=folder,
             environment=variables,
-            grace_seconds=2,  # the JVM needs a fraction of it; a worker ignores TERM for as long as it is given
+            grace_seconds=STOP_SECONDS,
         )
 
-    def _new_folder(self, parent: Path) -> Path:
-        parent.mkdir(parents=True, exist_ok=True)
-        self._folders.append(Path(tempfile.mkdtemp(prefix="endpoint-", dir=parent)))
-        return self._folders[-1]
-
-    def _await_answer(self, deadline: float, timeout_seconds: float) -> None:
-        picture = io.BytesIO()
-        Image.new("RGB", (64, 64), (90, 120, 150)).save(picture, "PNG")
-        headers = {"Content-Type": "image/png", "Accept": "application/json"}
-        last = "nothing yet"
+    def _await_readiness(self, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             if (status := self.process.poll()) is not None:
                 raise self._failure(f"the model server ended with status {status} before it was ready")
             try:
-                status, _, body = self._post(picture.getvalue(), headers, deadline - time.monotonic())
-            except (OSError, http.client.HTTPException) as error:
-                last = str(error) or type(error).__name__
-            else:
-                if status == 200:
-                    return
-                message = body.decode(errors="replace").partition("\nTraceback")[0]  # which is in the log as well
-                last = f"status {status}: {message[:1000]}"
-                if status != 503:  # 503: the worker is still loading
-                    raise self._failure(f"the model cannot answer a 64 x 64 PNG: {last}")
-            time.sleep(0.1)
-        raise self._failure(f"the model server was not ready within {timeout_seconds:g} s; last: {last}")
+                status, _, _ = self._request("GET", "/ping", seconds=1)
+            except (OSError, http.client.HTTPException):
+                status = None  # not listening yet
+            if status == 200:
+                return
+            time.sleep(0.02)
+        raise self._failure(f"the model server was not ready within {timeout_seconds:g} s")
 
-    def _post(
-        self, body: bytes, headers: Mapping[str, str], seconds: float = INVOKE_SECONDS
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = INVOKE_SECONDS,
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=max(0.1, min(seconds, INVOKE_SECONDS)))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
-            connection.request("POST", "/invocations", body, dict(headers))
+            connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
         finally:
@@ -199,12 +181,6 @@ def unpack(archive_path: Path, folder: Path) -> None:
         raise HostingError(f"cannot unpack {archive_path}: {error}") from None
 
 
-def _free_ports(count: int) -> list[int]:
-    """Distinct free ports below 32767: the model server refuses higher ones, where the system's own choices begin."""
-    free: list[int] = []
-    for port in random.sample(range(10_240, 32_767), 1000):
-        if len(free) == count:
-            break
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            free.append(port)
-    return free
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

@@ -40,7 +40,7 @@ class PictureHost:
         folder = Path(state_dir).resolve() / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         self.ca_file = folder / "ca.pem"
-        chain, key = _make_certificates(self.ca_file, folder)
+        chain, key = make_certificates(self.ca_file, folder)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain, key)
         self._server = _Server(context, port)
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the account's log is about AWS."""
 
 
-def _make_certificates(ca_file: Path, folder: Path) -> tuple[Path, Path]:
+def make_certificates(ca_file: Path, folder: Path) -> tuple[Path, Path]:
     """Writes a new authority's certificate to `ca_file`; returns the server's certificate and key files.
 
     The authority's own key is never written: nothing more can be signed with it.

@@ -15,12 +15,10 @@ import io
 import json
 import math
 import os
-import queue
 import re
 import secrets
 import shutil
 import signal
-import socketserver
 import sys
 import tempfile
 import threading
@@ -29,20 +27,17 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from local import processes
+from local.runtime_api import RESPONSE_LIMIT_BYTES, Event, Outcome, RuntimeAPI
 
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html; the response limit is the one in its error.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 REQUEST_LIMIT_BYTES = 6_291_456
-RESPONSE_LIMIT_BYTES = 6_291_556
 UNZIPPED_LIMIT_BYTES = 262_144_000
 LOG_TAIL_BYTES = 4096
 INIT_SECONDS = 10
-_API = "/2018-06-01/runtime"
 
 
 class TooManyRequests(Exception):
@@ -171,27 +166,38 @@ class FunctionHost:
             raise RequestTooLarge(
                 f"Request must be smaller than {REQUEST_LIMIT_BYTES} bytes for the InvokeFunction operation"
             )
-        work = _Work(
-            payload=payload or b"{}",
-            request_id=request_id or str(uuid.uuid4()),
-            invoked_arn=invoked_arn or self.function_arn,
-            trace_id=trace_id or f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Sampled=0",
-            client_context=client_context,
-        )
+        request_id = request_id or str(uuid.uuid4())
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": request_id,
+            "Lambda-Runtime-Invoked-Function-Arn": invoked_arn or self.function_arn,
+            "Lambda-Runtime-Trace-Id": trace_id or f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Sampled=0",
+        }
+        if client_context:
+            headers["Lambda-Runtime-Client-Context"] = " ".join(client_context.splitlines())
+        event = Event(request_id, payload or b"{}", headers)
         environment = self._take()
         try:
-            invocation, lines = environment.run(work)
+            invocation, lines = environment.run(event)
         finally:
             self._give_back(environment)
         self._log_sink(lines)
         return invocation
 
+    def process_ids(self) -> list[int]:
+        """The processes of the environments that have answered; empty where /proc is missing."""
+        with self._lock:
+            return [pid for environment in self._all for pid in environment.pids]
+
     def stop(self) -> None:
         """Ends every environment, running invocations included, and removes the unpacked package."""
         with self._lock:
             self._stopped = True
-            environments = list(self._all)
-        for environment in environments:
+            idle, self._idle = self._idle, []
+            self._all.difference_update(idle)
+            busy = list(self._all)
+        for environment in busy:
+            environment.end()  # and stopped by whom it answers
+        for environment in idle:
             environment.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -237,82 +243,62 @@ class FunctionHost:
         )
 
 
-@dataclass
-class _Work:
-    payload: bytes
-    request_id: str
-    invoked_arn: str
-    trace_id: str
-    client_context: str | None
-    deadline: float = 0.0  # wall clock, seconds
-
-
-@dataclass
-class _Answer:
-    """What ended an invocation: the runtime's response or error, or the environment's end."""
-
-    kind: str  # "ready" (initialised), "response", "error", "init_error", "exit", "timeout"
-    body: bytes = b""
-
-
 class _Environment:
-    """One execution environment: a process and the Runtime API server it talks to."""
+    """One execution environment: a process and the Runtime API that it talks to."""
 
     def __init__(self, command: list[str], variables: Mapping[str, str], host: FunctionHost) -> None:
         self.host = host
-        self.work: queue.Queue[_Work | None] = queue.Queue()
-        self.answers: queue.Queue[_Answer] = queue.Queue()
-        self.running: _Work | None = None
-        self.initialised = False  # the runtime has asked for its first event
         self.spoiled = False  # not to be reused
-        self._log_offset = 0
+        self.pids: list[int] = []
         self._cold = True
-        self._pids: list[int] = []
-        self.server = _RuntimeServer(self)
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self._api = RuntimeAPI()
         self._begun = time.monotonic()
-        address = f"127.0.0.1:{self.server.server_address[1]}"
-        self.process = host._launch(command, {**variables, "AWS_LAMBDA_RUNTIME_API": address})
+        self.process = host._launch(command, {**variables, "AWS_LAMBDA_RUNTIME_API": self._api.address})
+        # A file and not a pipe, so that all the handler wrote before it answered is surely there to read.
+        self._log = open(self.process.log_path, "rb")  # noqa: SIM115
         threading.Thread(target=self._watch, daemon=True).start()
 
     def alive(self) -> bool:
         return not self.spoiled and self.process.poll() is None
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Ends the process; what it runs answers that it ended. From any thread."""
         self.spoiled = True
         self.process.stop()
-        self.work.put(None)
-        self.server.shutdown()
-        self.server.server_close()
 
-    def run(self, work: _Work) -> tuple[Invocation, list[str]]:
+    def stop(self) -> None:
+        """Ends the process, of which nobody waits for an answer."""
+        self.end()
+        self._api.close()
+        self._log.close()
+
+    def run(self, event: Event) -> tuple[Invocation, list[str]]:
         """Hands one event to the process and waits for what becomes of it, within the function's timeout."""
         timeout_seconds, init_ms, answer = self.host.timeout_seconds, None, None
         if self._cold:
             self._cold = False
-            answer = self._wait(INIT_SECONDS + timeout_seconds)
+            answer = self._exchange(None, INIT_SECONDS + timeout_seconds)
             init_ms = (time.monotonic() - self._begun) * 1000
-            self._pids = self.process.members()
+            self.pids = self.process.members()
         lines = self._new_log_lines()
-        lines.append(f"START RequestId: {work.request_id} Version: {self.host.version}")
+        lines.append(f"START RequestId: {event.request_id} Version: {self.host.version}")
         began = time.monotonic()
         if answer is None or answer.kind == "ready":
-            work.deadline = time.time() + timeout_seconds
-            self.work.put(work)
-            answer = self._wait(timeout_seconds)
+            deadline = {"Lambda-Runtime-Deadline-Ms": str(int((time.time() + timeout_seconds) * 1000))}
+            answer = self._exchange(event._replace(headers={**event.headers, **deadline}), timeout_seconds)
         duration_ms = (time.monotonic() - began) * 1000
-        peak_bytes = processes.peak_memory_bytes(self._pids)
-        error, body, notes = self._outcome(answer, work)
+        peak_bytes = processes.peak_memory_bytes(self.pids)
+        error, body, notes = self._outcome(answer, event)
         self.spoiled |= answer.kind not in ("response", "error") or len(answer.body) > RESPONSE_LIMIT_BYTES
         lines += self._new_log_lines()
         if answer.kind == "timeout":
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            lines.append(f"{stamp} {work.request_id} Task timed out after {timeout_seconds:.2f} seconds")
+            lines.append(f"{stamp} {event.request_id} Task timed out after {timeout_seconds:.2f} seconds")
         elif answer.kind == "exit":
             lines.append(json.loads(body)["errorMessage"])
-        lines.append(f"END RequestId: {work.request_id}")
+        lines.append(f"END RequestId: {event.request_id}")
         report = {
-            "REPORT RequestId": work.request_id,
+            "REPORT RequestId": event.request_id,
             "Duration": f"{duration_ms:.2f} ms",
             "Billed Duration": f"{math.ceil(duration_ms + (init_ms or 0))} ms",  # initialisation is billed too
             "Memory Size": f"{self.host.memory_mb} MB",
@@ -324,7 +310,7 @@ class _Environment:
         tail = "\n".join(lines).encode()[-LOG_TAIL_BYTES:].decode(errors="ignore")
         return Invocation(200, error, body, tail), lines
 
-    def _outcome(self, answer: _Answer, work: _Work) -> tuple[str | None, bytes, dict[str, str]]:
+    def _outcome(self, answer: Outcome, event: Event) -> tuple[str | None, bytes, dict[str, str]]:
         """The function error or None, the payload, and what the REPORT line says of the end."""
         if answer.kind == "response" and len(answer.body) <= RESPONSE_LIMIT_BYTES:
             return None, answer.body, {}
@@ -339,105 +325,31 @@ class _Environment:
         elif answer.kind == "timeout":
             kind = "Sandbox.Timedout"
             message = (
-                f"RequestId: {work.request_id} Error: Task timed out after {self.host.timeout_seconds:.2f} seconds"
+                f"RequestId: {event.request_id} Error: Task timed out after {self.host.timeout_seconds:.2f} seconds"
             )
         else:
             kind = "Runtime.ExitError"
             code = self.process.wait()
             reason = f"signal: {_signal_name(-code)}" if code < 0 else f"exit status {code}"
             how = f"Runtime exited with error: {reason}" if code else "Runtime exited without providing a reason"
-            message = f"RequestId: {work.request_id} Error: {how}"
+            message = f"RequestId: {event.request_id} Error: {how}"
         notes = {"Status": "timeout"} if answer.kind == "timeout" else {"Status": "error", "Error Type": kind}
         return "Unhandled", json.dumps({"errorType": kind, "errorMessage": message}).encode(), notes
 
-    def _wait(self, seconds: float) -> _Answer:
-        try:
-            return self.answers.get(timeout=seconds)
-        except queue.Empty:
-            self.spoiled = True
-            self.process.stop()
-            return _Answer("timeout")
+    def _exchange(self, event: Event | None, seconds: float) -> Outcome:
+        outcome = self._api.exchange(event, time.monotonic() + seconds)
+        if outcome.kind == "timeout":
+            self.end()
+        return outcome
 
     def _watch(self) -> None:
         self.process.wait()
-        self.answers.put(_Answer("exit"))
+        self._api.end()
 
     def _new_log_lines(self) -> list[str]:
-        # The log is a file and not a pipe so that all the handler wrote before it answered is surely there to read.
-        try:
-            with open(self.process.log_path, "rb") as log:
-                log.seek(self._log_offset)
-                data = log.read()
-        except FileNotFoundError:  # the host was stopped meanwhile
-            return []
-        self._log_offset += len(data)
         # The runtime client ends the lines of one traceback with \r, to keep it one log event.
-        return [line.replace("\r", "\n") for line in data.decode(errors="replace").split("\n") if line]
-
-
-class _RuntimeServer(socketserver.ThreadingTCPServer):
-    """The Runtime API of one environment: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html."""
-
-    daemon_threads = True
-
-    def __init__(self, environment: _Environment) -> None:
-        self.environment = environment
-        super().__init__(("127.0.0.1", 0), _RuntimeHandler)
-
-
-class _RuntimeHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's delayed acknowledgement
-    server: _RuntimeServer
-
-    def do_GET(self) -> None:
-        environment = self.server.environment
-        if self.path != f"{_API}/invocation/next":
-            return self._send(404)
-        if not environment.initialised:
-            environment.initialised = True
-            environment.answers.put(_Answer("ready"))
-        work = environment.work.get()
-        if work is None:
-            self.close_connection = True
-            return None
-        environment.running = work
-        headers = {
-            "Lambda-Runtime-Aws-Request-Id": work.request_id,
-            "Lambda-Runtime-Deadline-Ms": str(int(work.deadline * 1000)),
-            "Lambda-Runtime-Invoked-Function-Arn": work.invoked_arn,
-            "Lambda-Runtime-Trace-Id": work.trace_id,
-        }
-        if work.client_context:
-            headers["Lambda-Runtime-Client-Context"] = work.client_context
-        return self._send(200, work.payload, headers)
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answers = self.server.environment.answers
-        if self.path == f"{_API}/init/error":
-            answers.put(_Answer("init_error", body))
-            return self._send(202)
-        request_id, _, kind = self.path.removeprefix(f"{_API}/invocation/").partition("/")
-        work = self.server.environment.running
-        if work is None or work.request_id != request_id or kind not in ("response", "error"):
-            return self._send(400, b'{"errorMessage":"Invalid request ID","errorType":"InvalidRequestID"}')
-        self.server.environment.running = None
-        # The runtime is answered before the caller: a refusal must have reached it when the environment is discarded.
-        too_large = kind == "response" and len(body) > RESPONSE_LIMIT_BYTES
-        self._send(413 if too_large else 202)
-        return answers.put(_Answer(kind, body))
-
-    def _send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        """The function's log is the log."""
+        data = self._log.read().decode(errors="replace")
+        return [line.replace("\r", "\n") for line in data.split("\n") if line]
 
 
 def _unzip(zip_bytes: bytes, folder: Path) -> None:

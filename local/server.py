@@ -4,6 +4,7 @@ moto answers what it does not know with a 500, which AWS's clients retry for min
 call. Every call is written to a file, so that what a run really needed can be held against the policies' grants.
 """
 
+import contextlib
 import io
 import json
 import socket
@@ -41,6 +42,7 @@ class AccountApplication:
         self._calls_path = calls_path
         self._put_picture = put_picture
         self._lock = threading.Lock()
+        self._ec2_lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
@@ -57,8 +59,11 @@ class AccountApplication:
 
     def _answer(self, environ: dict[str, Any], service: str, action: str) -> Response:
         call = f"{service} {action}"
+        # moto's EC2 replaces lists that another thread may be changing: of two calls at once one can be lost.
+        alone = self._ec2_lock if service == "ec2" else contextlib.nullcontext()
         try:
-            body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+            with alone:
+                body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
         except NotImplementedError as error:
             return _refusal(
                 service, environ, "EmulatorUnsupported", f"{service} {action}: the local account lacks {error}"

@@ -22,7 +22,7 @@ import torch
 from classifier import plots, tensorboard
 from classifier.archive import complete_model_folder, git_commit, pack, prepare_folder, versions, write_atomically
 from classifier.checkpoint import Checkpoint
-from classifier.command import Parser, positive_float, run
+from classifier.command import Parser, Switch, natural_float, positive_float, run
 from classifier.data import Pictures
 from classifier.export import write_model
 from classifier.fit import Epoch, Fit, loss_and_accuracy
@@ -53,6 +53,9 @@ def parser() -> Parser:
     group.add_argument(
         "--resume", choices=("auto", "never"), default="auto", help="where a killed run was (%(default)s)"
     )
+    group.add_argument("--int8", action=Switch, default=False, help="serve 8-bit weights: faster, nearly as accurate")
+    help_text = "that --int8 may cost (%(default)s)"
+    group.add_argument("--max-accuracy-drop", type=natural_float, default=0.5, metavar="POINTS", help=help_text)
     group.add_argument("--usd-per-hour", type=positive_float, metavar="USD", help="of this machine, for the report")
     return parser
 
@@ -98,8 +101,9 @@ def train(options: Namespace, ranks: Ranks, started: float) -> None:
         logits = task.test_logits(network)
         if not ranks.leads:
             return
-        write_model(network, task, options.hidden, options.model_dir)
         figures = figures_of(fit, logits, task.splits.test.targets)
+        int8_drop = options.max_accuracy_drop if options.int8 else None
+        int8 = write_model(network, task, options.hidden, options.model_dir, logits, int8_drop)
         seconds = time.monotonic() - started
         metrics = {
             **figures,
@@ -113,6 +117,9 @@ def train(options: Namespace, ranks: Ranks, started: float) -> None:
             "versions": versions(),
             "git_commit": git_commit(),
         }
+        if int8:
+            metrics["int8"] = int8
+            figures["int8_test_accuracy"] = int8["test_accuracy"]
         if options.usd_per_hour:
             usd = options.usd_per_hour * seconds / 3600
             metrics["cost"] = {"usd_per_hour": options.usd_per_hour, "usd": round(usd, 6)}
@@ -124,6 +131,8 @@ def train(options: Namespace, ranks: Ranks, started: float) -> None:
     if options.archive:
         pack(options.model_dir, options.archive)
     checkpoint.remove()
+    if int8:
+        print(f"int8_accuracy={int8['test_accuracy']:.6f} accuracy_drop_points={int8['accuracy_drop_points']:.2f}")
     print(f"test_loss={metrics['test_loss']:.6f} test_accuracy={metrics['test_accuracy']:.6f} seconds={seconds:.1f}")
     # Last, because Automatic Model Tuning takes the last value it sees for the job's: it must be the saved model's.
     print(fit.best.line(), flush=True)

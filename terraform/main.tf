@@ -103,6 +103,17 @@ module "firewall" {
   vpc_id        = local.vpc_id
 }
 
+module "image" {
+  source = "./modules/image"
+
+  artifact_bucket    = module.storage.artifact_bucket
+  force_delete       = var.environment != "prod"
+  kms_key_arn        = module.storage.kms_key_arn
+  log_retention_days = var.log_retention_days
+  name               = var.name
+  role_arn           = module.iam.role_arns["builder"]
+}
+
 # The code of the EC2 trainer and the notebook, by hash: what runs is what was planned.
 resource "aws_s3_object" "code" {
   bucket = module.storage.artifact_bucket
@@ -124,11 +135,12 @@ module "trainer" {
   subnet_ids         = local.workload_subnet_ids
 
   user_data = templatefile("${path.root}/../ec2_userdata/user-data.yaml.tftpl", {
-    bucket           = module.storage.artifact_bucket
-    code_key         = aws_s3_object.code.key
-    code_sha256      = local.code_sha256
-    dataset          = var.trainer_dataset
-    hyperparameters  = var.trainer_hyperparameters
+    bucket      = module.storage.artifact_bucket
+    code_key    = aws_s3_object.code.key
+    code_sha256 = local.code_sha256
+    dataset     = var.trainer_dataset
+    # The price is for the run's report.
+    hyperparameters  = merge(var.trainer_usd_per_hour == null ? {} : { usd-per-hour = var.trainer_usd_per_hour }, var.trainer_hyperparameters)
     kms_key_arn      = module.storage.kms_key_arn
     log_group_name   = "/${var.name}/trainer"
     name             = var.name
@@ -172,16 +184,17 @@ module "endpoint" {
   source = "./modules/endpoint"
   count  = local.released ? 1 : 0
 
-  image_uri            = local.image_uri
-  instance_count       = var.autoscaling_min_capacity
-  instance_type        = var.endpoint_instance_type
-  kms_key_arn          = module.storage.kms_key_arn
-  model_data_url       = local.released ? "s3://${module.storage.artifact_bucket}/${var.release_key}" : ""
-  name                 = var.name
-  role_arn             = module.iam.role_arns["hosting"]
-  rollback_alarm_names = module.monitoring.endpoint_alarm_names
-  security_group_id    = module.firewall.security_group_ids["hosting"]
-  subnet_ids           = local.workload_subnet_ids
+  container_environment = var.container_environment
+  image_uri             = local.image_uri
+  instance_count        = var.autoscaling_min_capacity
+  instance_type         = var.endpoint_instance_type
+  kms_key_arn           = module.storage.kms_key_arn
+  model_data_url        = local.released ? "s3://${module.storage.artifact_bucket}/${var.release_key}" : ""
+  name                  = var.name
+  role_arn              = module.iam.role_arns["hosting"]
+  rollback_alarm_names  = module.monitoring.endpoint_alarm_names
+  security_group_id     = module.firewall.security_group_ids["hosting"]
+  subnet_ids            = local.workload_subnet_ids
 }
 
 module "autoscaling" {

@@ -23,6 +23,16 @@ output "function_name" {
   value       = one(module.lambda[*].function_name)
 }
 
+output "image_build_project" {
+  description = "The CodeBuild project that builds the hosting image: `python -m bundle.image --codebuild` starts it."
+  value       = module.image.project_name
+}
+
+output "image_repository_url" {
+  description = "The hosting image's repository: `make image REPOSITORY=...` pushes to it."
+  value       = module.image.repository_url
+}
+
 output "kms_key_arn" {
   description = "The key everything is encrypted with."
   value       = module.storage.kms_key_arn

@@ -39,6 +39,12 @@ variable "autoscaling_target_invocations_per_minute" {
   type        = number
 }
 
+variable "container_environment" {
+  description = "Environment variables of the endpoint's containers, such as the workers and threads that `python -m bench.tune` writes (model/container/serve.py lists them)."
+  type        = map(string)
+  default     = {}
+}
+
 variable "create_autoscaling_service_linked_role" {
   description = "Whether to make AWSServiceRoleForAutoScaling, which the key's policy names; true in an account that never had an Auto Scaling group."
   type        = bool
@@ -62,7 +68,7 @@ variable "environment" {
 }
 
 variable "image_uri" {
-  description = "Hosting image: the project's own (model/container) by digest or tag; null takes AWS's prebuilt PyTorch inference image."
+  description = "Hosting image: the project's own, by its digest, as `make image` or the build in the account prints it; null takes AWS's prebuilt PyTorch inference image."
   type        = string
   default     = null
 }
@@ -256,7 +262,7 @@ variable "trainer_time_cap_seconds" {
 }
 
 variable "trainer_usd_per_hour" {
-  description = "Price of an hour of trainer_instance_type in US dollars, for the cost cap; null where there is none."
+  description = "Price of an hour of trainer_instance_type in US dollars, for the cost cap and the report of a run; null where neither is wanted."
   type        = number
   default     = null
 

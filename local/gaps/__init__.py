@@ -9,6 +9,7 @@ from local.functions import Functions
 from local.gaps import (
     application_autoscaling,
     autoscaling,
+    codebuild,
     ec2,
     images,
     lambda_concurrency,
@@ -27,6 +28,7 @@ def fill(endpoints: Endpoints, functions: Functions, lambda_concurrency_quota: i
     for module in (
         application_autoscaling,
         autoscaling,
+        codebuild,
         ec2,
         images,
         lambda_configuration,

@@ -21,7 +21,7 @@ SERVING_CODE = (
     "classifier/preprocessing.py",
     "classifier/weights.py",
 )
-RECORDED_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
+RECORDED_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow", "simplejpeg")
 
 
 def complete_model_folder(folder: Path, metrics: dict) -> dict:
@@ -103,13 +103,28 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make a folder that one process writes to, and remove the half-written files of one that was killed.
+    """Make a folder to write to, and remove what processes that are gone left half-written in it.
 
     Raises OSError where it cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+        _, _, process = partial.stem.rpartition(".")
+        if process.isdecimal() and not _is_another_running(int(process)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_another_running(process: int) -> bool:
+    """Whether there is such a process, apart from this one, which in a container often has its forerunner's number."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # Somebody else's.
+        pass
+    return True
 
 
 def sha256(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from safetensors.torch import save
 from torch import nn
 
 from classifier.archive import write_atomically
+from classifier.data import Pictures
 from classifier.fit import EVALUATION_BATCH_SIZE
+from classifier.quantize import CALIBRATION_PICTURES, check_accuracy, quantized
 from classifier.task import Task
 
 # Read by every ONNX Runtime since 1.12, and has all that torchvision's classifiers need.
@@ -27,27 +29,51 @@ class ExportError(RuntimeError):
     """The exported network does not answer as the trained one does."""
 
 
-def write_model(network: nn.Module, task: Task, hidden: int, folder: Path) -> None:
+def write_model(
+    network: nn.Module, task: Task, hidden: int, folder: Path, logits: torch.Tensor, int8_drop: float | None = None
+) -> dict | None:
     """Write model.json, model.safetensors and model.onnx of a trained network whose head has `hidden` units.
 
-    Raises ExportError where ONNX Runtime answers differently from torch on validation pictures, OSError where a file
-    cannot be written.
+    logits: the network's of the test pictures. int8_drop: where given, model.onnx is the int8 network, which may answer
+    so many points less of the test pictures right; what it costs is returned, as metrics.json has it.
+
+    Raises ExportError where ONNX Runtime answers differently from torch on validation pictures, Mistake where int8
+    costs too much, OSError where a file cannot be written.
     """
     # A manifest left by an earlier run must not vouch for what is being written.
     (folder / "manifest.json").unlink(missing_ok=True)
     # The layout in memory that is fastest to train on is not the one that files have.
     network = network.to(memory_format=torch.contiguous_format)
-    description = {"backbone": task.backbone, "hidden": hidden, "labels": task.labels, **task.preprocessing.to_json()}
-    write_atomically(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     write_atomically(folder / "model.safetensors", save(state))
-    export_onnx(network, task.image_size, folder / "model.onnx")
-    pictures = task.splits.validation
-    # Spread over the classes, whose pictures follow one another.
-    spread = pictures.subset(range(0, len(pictures), -(-len(pictures) // CHECKED_PICTURES)))
-    check_onnx(
-        folder / "model.onnx", network, (pixels for pixels, _ in task.samples(spread).in_order(EVALUATION_BATCH_SIZE))
-    )
+    path = folder / "model.onnx"
+    export_onnx(network, task.image_size, path)
+    check_onnx(path, network, pixels_of(task, spread(task.splits.validation, CHECKED_PICTURES)))
+    cost = None
+    if int8_drop is not None:
+        test = task.splits.test
+        model = quantized(path, pixels_of(task, spread(task.splits.train, CALIBRATION_PICTURES)))
+        cost = check_accuracy(model, pixels_of(task, test), logits, test.targets, task.labels, int8_drop)
+        write_atomically(path, model)
+    description = {
+        "backbone": task.backbone,
+        "hidden": hidden,
+        "labels": task.labels,
+        "precision": "fp32" if cost is None else "int8",
+        **task.preprocessing.to_json(),
+    }
+    write_atomically(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
+    return cost
+
+
+def spread(pictures: Pictures, count: int) -> Pictures:
+    """At most `count` pictures, spread over the classes, whose pictures follow one another."""
+    return pictures.subset(range(0, len(pictures), -(-len(pictures) // count)))
+
+
+def pixels_of(task: Task, pictures: Pictures) -> Iterator[torch.Tensor]:
+    """Pictures as they are served, in batches float32 [n, 3, S, S]."""
+    return (pixels for pixels, _ in task.samples(pictures).in_order(EVALUATION_BATCH_SIZE))
 
 
 def export_onnx(network: nn.Module, image_size: int, path: Path) -> None:

@@ -107,7 +107,10 @@ class EncodedPicture:
         Of an animation the first frame counts; transparency shows white. Raises PictureError.
         """
         with _picture_errors():
-            return _decode_jpeg(self.data, self.image, reduction) if self.is_jpeg else _to_rgb(self.image)
+            if self.is_jpeg:
+                return _decode_jpeg(self.data, self.image, reduction)
+            # Opened again, because a picture keeps its pixels, and of a request there may be dozens.
+            return _to_rgb(Image.open(BytesIO(self.data), formats=FORMATS))
 
     def verify(self) -> None:
         """Decode everything, as small as possible; raises PictureError where the pixels are damaged."""

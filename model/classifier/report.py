@@ -38,7 +38,8 @@ UNITS = {
 def write_report(path: Path, metrics: dict, pictures: Pictures, logits: torch.Tensor) -> None:
     """Write the report of metrics.json's content with the worst of the test pictures, whose logits are [N, classes].
 
-    Raises OSError where `path` cannot be written. Of metrics, speed, cost, network, versions and git_commit may lack.
+    Raises OSError where `path` cannot be written. Of metrics, speed, cost, int8, network, versions and git_commit may
+    lack.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -75,11 +76,25 @@ def write_report(path: Path, metrics: dict, pictures: Pictures, logits: torch.Te
             "Time and speed": {"whole_run_seconds": metrics["seconds"], **metrics.get("speed", {})},
             "Recipe": metrics["recipe"],
             "Network": metrics.get("network"),
+            "Served as int8": _int8_facts(metrics.get("int8")),
             "Versions": {"git_commit": metrics.get("git_commit"), **metrics.get("versions", {})},
         },
     )
     # A file name may have bytes that are no text.
     write_atomically(path, page.encode(errors="replace"))
+
+
+def _int8_facts(cost: dict | None) -> dict:
+    """What quantisation cost, in all and for the class that lost most."""
+    if not cost:
+        return {}
+    changes = {label: change for label, change in cost["recall_change_points"].items() if change is not None}
+    label = min(changes, key=changes.get)
+    return {
+        "test_accuracy": percent(cost["test_accuracy"], digits=1),
+        "accuracy_drop": f"{cost['accuracy_drop_points']:.2f} points",
+        "largest_change_of_a_class": f"{label}: {changes[label]:+.2f} points of recall",
+    }
 
 
 def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int, int]]:

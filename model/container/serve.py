@@ -1,10 +1,18 @@
-"""Serve the archive under /opt/ml/model: the SageMaker inference toolkit's handler behind multi-model-server.
+"""Serve the archive under /opt/ml/model: an HTTP front and worker processes behind the SageMaker inference toolkit.
 
     python model/container/serve.py
 
-It is the entry point of the hosting image, and runs the same outside a container (Java 11 or newer on the PATH).
-GET /ping answers as soon as the server is up, before the model is: readiness is a real POST /invocations.
-TERM or INT stops the server, its JVM and its workers, and removes the scratch folder; the exit status is then 0.
+It is the entry point of the hosting image, and runs the same outside a container. Each worker loads the archive with
+the toolkit (model_fn, input_fn, predict_fn, output_fn or transform_fn) and has one request in work at a time; the front
+reads requests, queues them, and replaces a worker that ends or takes too long.
+
+GET /ping is 200 while a worker has answered a picture, else 503. POST /invocations is answered by the model. There is
+nothing else. Errors are {"error": {"code", "message"}}. Each request has an id: the one SageMaker sends as
+X-Amzn-SageMaker-Inference-Id, else X-Request-Id, else a new one; it comes back as X-Request-Id and stands in the log
+(JSON lines on standard output) with the status, the body's bytes, and the milliseconds in queue and in work.
+
+TERM or INT: no new connections, what is in work or in the queue is answered (for at most 25 s), the workers end, and
+the exit status is 0. It is 1 for a model that cannot be loaded, 2 for wrong settings; why is said on standard error.
 
 Settings, all from the environment:
 
@@ -12,182 +20,115 @@ Settings, all from the environment:
     SAGEMAKER_PROGRAM                inference.py; the file under code/ that has model_fn, input_fn, ...
     SAGEMAKER_BIND_TO_PORT           8080; the port of /ping and /invocations
     BIND_ADDRESS                     0.0.0.0; the address of that port
-    MANAGEMENT_PORT                  8081; the model server's management API, on 127.0.0.1 only; both ports must be
-                                     at most 32767, which the model server takes for the highest
-    SAGEMAKER_MODEL_SERVER_WORKERS   the number of physical cores; worker processes, each with its own model
-    OMP_NUM_THREADS                  1; threads of one worker
-    SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS  60; a worker that takes longer is restarted
-    SAGEMAKER_MODEL_SERVER_VMARGS    -Xmx512m; arguments of the JVM
-    SAGEMAKER_MAX_PAYLOAD_IN_MB      the model server's own limit, about 6.5 MB; a larger request is answered 413
-    TMPDIR                           /tmp; a scratch folder of its own is made there for sockets, configuration and
-                                     logs; a short path, because a Unix socket's has at most 107 characters
-
-The toolkit's own launcher is not used, because it writes under /etc, opens the management API (which runs code it
-is sent) to the network without a password, installs packages at start, takes any other model server of the
-machine for its own, and leaves its workers behind when it is stopped.
+    SERVING_MODE                     throughput: a worker for each physical core; or latency: one worker for all
+    SAGEMAKER_MODEL_SERVER_WORKERS   as SERVING_MODE says; worker processes, each with its own model
+    OMP_NUM_THREADS                  the physical cores, shared out between the workers; threads of one worker
+    SERVING_QUEUE_LENGTH             32 for each worker; requests that wait, any more are answered 503 at once
+    SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS  60; a worker that takes longer is replaced, its request answered 504
+    SAGEMAKER_STARTUP_TIMEOUT        600; seconds in which a worker must have loaded the model
+    SAGEMAKER_MAX_PAYLOAD_IN_MB      6, which is SageMaker's own limit; a larger body is answered 413
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import shutil
 import signal
-import subprocess
+import socket
 import sys
-import tempfile
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
-import sagemaker_inference
-from sagemaker_inference import default_handler_service, environment
+from pool import Pool, StartError
+from settings import Mistake, Settings, physical_cores, settings_from
 
-STOP_SECONDS = 10
-UNIX_SOCKET_PATH_LIMIT = 107
-LONGEST_SOCKET_NAME = ".mms.sock.65535"
-HIGHEST_PORT = 32767
+if TYPE_CHECKING:
+    from uvicorn import Server
 
-
-class Mistake(Exception):
-    """What is wrong with the settings, and the remedy, in one line."""
+DRAIN_SECONDS = 25  # SageMaker kills 30 s after its TERM
 
 
-def default_workers() -> int:
-    """Physical cores this process may use: a hyperthread adds nothing to a convolution."""
-    return max(1, min(psutil.cpu_count(logical=False) or 1, len(psutil.Process().cpu_affinity())))
+def listen(settings: Settings) -> socket.socket:
+    """The port, taken before anything is started. Raises Mistake."""
+    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
+    try:
+        return socket.create_server((settings.address, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        reason = f"BIND_ADDRESS={settings.address}, SAGEMAKER_BIND_TO_PORT={settings.port}: {error.strerror}"
+        raise Mistake(f"{reason}: give a free port of this machine") from None
 
 
-def prepare_environment(scratch: Path) -> None:
-    """Fill in the settings that were not given, and point every temporary file and log at the scratch folder."""
-    os.environ.setdefault("SAGEMAKER_PROGRAM", "inference.py")
-    os.environ.setdefault("SAGEMAKER_MODEL_SERVER_WORKERS", str(default_workers()))
-    os.environ.setdefault("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "60")
-    os.environ.setdefault("SAGEMAKER_MODEL_SERVER_VMARGS", "-Xmx512m")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # The server's pid file and its workers' sockets lie in the temporary folder: with one for each server,
-    # two of them can run on one machine.
-    os.environ["TMPDIR"] = os.environ["TEMP"] = str(scratch)
-    os.environ.setdefault("LOG_LOCATION", str(scratch / "logs"))
-    os.environ.setdefault("METRICS_LOCATION", str(scratch / "logs"))
-    # The JVM starts its workers as plain `python`, which must be this one.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.code_dir, os.environ.get("PYTHONPATH")]))
+def run(settings: Settings, listener: socket.socket) -> None:
+    """Serve until told to stop. Raises StartError where the model cannot be loaded."""
+    pool = Pool(settings)
+    keep_freed_memory()
+    # Here, because the workers load the model while this is loaded.
+    import uvloop
+    from front import Front
+    from uvicorn import Config, Server
+
+    config = Config(
+        Front(pool, settings),
+        access_log=False,
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        ws="none",
+    )
+    uvloop.run(serve(Server(config), pool, listener))
 
 
-def link_model(folder: Path) -> None:
-    """Links in `folder` to what the archive holds, but for its manifest.json.
+def keep_freed_memory() -> None:
+    """Use the memory of one large body for the next: fresh pages from the system cost more than all else done to it."""
+    import ctypes
 
-    The model server takes a file of that name, in capitals or not, for a manifest of its own and ends for want of its
-    fields. The archive itself may be mounted read-only.
-    """
-    folder.mkdir()
-    for entry in Path(environment.model_dir).iterdir():
-        if entry.name.lower() != "manifest.json":
-            (folder / entry.name).symlink_to(entry.resolve())
-
-
-def server_properties() -> dict[str, str | int]:
-    """The model server's configuration, from the environment."""
-    settings = environment.Environment()
-    properties = {
-        "inference_address": f"http://{os.environ.get('BIND_ADDRESS', '0.0.0.0')}:{settings.inference_http_port}",
-        "management_address": f"http://127.0.0.1:{os.environ.get('MANAGEMENT_PORT', '8081')}",
-        "default_service_handler": default_handler_service.__name__,
-        "default_workers_per_model": settings.model_server_workers,
-        "default_response_timeout_seconds": settings.model_server_timeout_seconds,
-        "decode_input_request": "false",
-        "load_models": "ALL",
-        "vmargs": settings.vmargs,
-    }
-    if settings.max_request_size:
-        properties["max_request_size"] = settings.max_request_size
-    return properties
+    # By their numbers in glibc's malloc.h; another C library has none of this.
+    trim_threshold, mmap_threshold = -1, -3
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 32 * 1024 * 1024)
+        library.mallopt(trim_threshold, 64 * 1024 * 1024)
 
 
-def serve(scratch: Path) -> int:
-    """Run the model server until it ends or this process is told to stop; its exit status, 0 where told to stop."""
-    prepare_environment(scratch)
-    model = scratch / "model"
-    link_model(model)
-    configuration = scratch / "server.properties"
-    configuration.write_text("".join(f"{key}={value}\n" for key, value in server_properties().items()))
-    command = [
-        str(Path(sys.executable).with_name("multi-model-server")), "--start", "--foreground",
-        "--model-store", "/", "--models", f"model={model}",
-        "--mms-config", str(configuration),
-        "--log-config", str(Path(sagemaker_inference.__file__).parent / "etc" / "log4j2.xml"),
-    ]  # fmt: skip
-    # A group of its own, so that whatever the server starts can be found again when its parent is gone.
-    if os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)
-    server = subprocess.Popen(command)
-    told_to_stop = False
+async def serve(server: Server, pool: Pool, listener: socket.socket) -> None:
+    """Answer requests until told to stop, or until the pool gives up."""
 
-    def stop(signal_number: int, frame: object) -> None:
-        nonlocal told_to_stop
-        told_to_stop = True
-        for process in rest_of_group():
-            terminate(process)
+    def stop(_: asyncio.Task) -> None:
+        server.should_exit = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    status = server.wait()
-    stop_rest_of_group()
-    return 0 if told_to_stop else status or 1
+    workers = asyncio.create_task(pool.run())
+    workers.add_done_callback(stop)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        workers.cancel()
+        await asyncio.wait([workers])
+    if not workers.cancelled():
+        raise workers.exception().exceptions[0]
 
 
-def rest_of_group() -> list[psutil.Process]:
-    """The live processes of this process's group, itself excepted."""
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and os.getpgid(process.pid) == os.getpgrp():
-                members.append(process)
-        except ProcessLookupError:
-            continue
-    return members
-
-
-def terminate(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.terminate()
-
-
-def stop_rest_of_group() -> None:
-    """End the JVM and the workers, politely, then not: a worker ignores TERM."""
-    members = rest_of_group()
-    for process in members:
-        terminate(process)
-    _, alive = psutil.wait_procs(members, timeout=STOP_SECONDS)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=STOP_SECONDS)
-
-
-def check_settings(scratch: str) -> None:
-    """Raise Mistake for what the model server would refuse late, or with a riddle."""
-    program = Path(environment.code_dir) / os.environ.get("SAGEMAKER_PROGRAM", "inference.py")
-    if not program.is_file():
-        raise Mistake(f"no {program}: unpack the model archive into {environment.model_dir}")
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        raise Mistake("no java on the PATH: install a Java runtime, 11 or newer")
-    for name in ("SAGEMAKER_BIND_TO_PORT", "MANAGEMENT_PORT"):
-        port = os.environ.get(name, "8080")
-        if not (port.isdecimal() and 0 < int(port) <= HIGHEST_PORT):
-            raise Mistake(f"{name}={port}: the model server takes ports from 1 to {HIGHEST_PORT}")
-    if len(os.path.join(scratch, LONGEST_SOCKET_NAME)) > UNIX_SOCKET_PATH_LIMIT:
-        raise Mistake(f"TMPDIR is too long for a socket's path in {scratch}: set a shorter one")
+def leave(signal_number: int, frame: object) -> None:
+    """What a signal to stop does until the server takes it, and once more after the server is done."""
+    sys.exit(0)
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as scratch:
-        try:
-            check_settings(scratch)
-        except Mistake as mistake:
-            print(f"error: {mistake}", file=sys.stderr)
-            return 2
-        return serve(Path(scratch))
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+    try:
+        settings = settings_from(os.environ, physical_cores())
+        listener = listen(settings)
+    except Mistake as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    print(settings, flush=True)
+    try:
+        run(settings, listener)
+    except StartError as error:
+        print(f"error: the model in {settings.model_dir} cannot be loaded: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ run "roles_are_named_and_known_before_they_exist" {
 
   assert {
     condition = output.role_arns == {
+      builder   = "arn:aws:iam::123456789012:role/pictures-builder"
       flow_logs = "arn:aws:iam::123456789012:role/pictures-flow-logs"
       hosting   = "arn:aws:iam::123456789012:role/pictures-hosting"
       lambda    = "arn:aws:iam::123456789012:role/pictures-lambda"
@@ -37,7 +38,7 @@ run "roles_are_named_and_known_before_they_exist" {
   }
 
   assert {
-    condition     = alltrue([for role in [aws_iam_role.flow_logs, aws_iam_role.hosting, aws_iam_role.lambda, aws_iam_role.notebook, aws_iam_role.trainer, aws_iam_role.training] : role.permissions_boundary == null])
+    condition     = alltrue([for role in [aws_iam_role.builder, aws_iam_role.flow_logs, aws_iam_role.hosting, aws_iam_role.lambda, aws_iam_role.notebook, aws_iam_role.trainer, aws_iam_role.training] : role.permissions_boundary == null])
     error_message = "No boundary unless one is given."
   }
 }
@@ -55,7 +56,7 @@ run "a_boundary_stands_on_every_role" {
 
   assert {
     condition = alltrue([
-      for role in [aws_iam_role.flow_logs, aws_iam_role.hosting, aws_iam_role.lambda, aws_iam_role.notebook, aws_iam_role.trainer, aws_iam_role.training] :
+      for role in [aws_iam_role.builder, aws_iam_role.flow_logs, aws_iam_role.hosting, aws_iam_role.lambda, aws_iam_role.notebook, aws_iam_role.trainer, aws_iam_role.training] :
       role.permissions_boundary == "arn:aws:iam::123456789012:policy/boundary"
     ])
     error_message = "A role without the boundary."

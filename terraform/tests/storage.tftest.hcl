@@ -9,6 +9,7 @@ variables {
   partition   = "aws"
   region      = "eu-central-1"
   role_arns = {
+    builder   = "arn:aws:iam::123456789012:role/pictures-builder"
     flow_logs = "arn:aws:iam::123456789012:role/pictures-flow-logs"
     hosting   = "arn:aws:iam::123456789012:role/pictures-hosting"
     lambda    = "arn:aws:iam::123456789012:role/pictures-lambda"
@@ -33,7 +34,7 @@ run "the_key_admits_exactly_who_must_use_it" {
   assert {
     condition = toset([for statement in jsondecode(aws_kms_key.this.policy).Statement : statement.Sid]) == toset([
       "AccountAdministration", "AlarmsToEncryptedTopic", "AutoScalingGrants", "AutoScalingVolumes", "LogGroups",
-      "SageMakerGrants", "UseHosting", "UseLambda", "UseNotebook", "UseTrainer", "UseTraining",
+      "SageMakerGrants", "UseBuilder", "UseHosting", "UseLambda", "UseNotebook", "UseTrainer", "UseTraining",
     ])
     error_message = "The key policy gained or lost a statement."
   }
@@ -109,6 +110,7 @@ run "the_key_admits_exactly_who_must_use_it" {
 
   assert {
     condition = { for statement in jsondecode(aws_kms_key.this.policy).Statement : statement.Principal.AWS => statement.Action if startswith(statement.Sid, "Use") } == {
+      (var.role_arns["builder"])  = ["kms:Decrypt", "kms:DescribeKey"]
       (var.role_arns["hosting"])  = ["kms:Decrypt", "kms:DescribeKey"]
       (var.role_arns["lambda"])   = ["kms:Decrypt", "kms:GenerateDataKey"]
       (var.role_arns["notebook"]) = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"]

@@ -34,6 +34,10 @@ def test_every_other_round_goes_backwards(monkeypatch):
     assert found == {"a": ["a", "a"], "b": ["b", "b"]}
 
 
+def test_works_can_be_called_in_another_way():
+    assert rounds.in_turn(2, {"a": partial(int, "7")}, call=lambda work: work() + 1) == {"a": [8, 8]}
+
+
 def test_the_stopwatch_counts_the_processor_and_ended_children():
     watch = Stopwatch()
     time.sleep(0.2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.rounds import Seconds
-from bench.table import HEADINGS, Row, agreeing, compared, limited, text
+from bench.table import HEADINGS, Row, agreeing, at_most, compared, limited, text
 
 
 def seconds(*walls: float) -> list[Seconds]:
@@ -38,6 +38,18 @@ def test_a_limit_itself_is_too_much():
         "fell short",
         "fell short",
     ]
+
+
+def test_a_limit_names_its_aim():
+    assert limited("memory", 290, 350, " MB", aim=250).hold == "below 350 MB (250)"
+
+
+def test_at_most_is_of_the_median_ratio_and_the_limit_itself_holds():
+    row = at_most("p50", [11, 90, 23], [10, 60, 20], (1.15, 1.08), " ms")
+    assert (row.ratio, row.ours, row.reference) == ("1.150 of it (1.100 to 1.500)", "23 ms", "20 ms")
+    assert (row.hold, row.verdict) == ("at most 1.15 (1.08)", "held")
+    assert at_most("p50", [12], [10], (1.15, 1.08)).verdict == "fell short"
+    assert at_most("p50", [12], [10]).verdict == ""
 
 
 def test_means_agree_within_the_larger_spread():

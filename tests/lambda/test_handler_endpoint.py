@@ -149,18 +149,15 @@ def test_a_slow_endpoint_is_504_before_the_functions_own_timeout(start, runtime,
 def test_a_call_that_nobody_waits_for_does_not_send_the_picture_again(runtime, invoke, monkeypatch, new_client):
     monkeypatch.setattr(handler, "ENDPOINT_SECONDS", 1.5)
     new_client()
-    released, earlier, started = threading.Event(), set(threading.enumerate()), []
-
-    def silent(_request):
-        started.extend(set(threading.enumerate()) - earlier)
-        released.wait(5)
-
+    idle, released = [], threading.Event()
+    monkeypatch.setattr(fetch, "_idle", idle)
     try:
-        status, _, _ = invoke(silent, milliseconds=1500)
+        status, _, _ = invoke(lambda _request: released.wait(5), milliseconds=1500)
         assert status == 504
-        [abandoned] = [thread for thread in started if thread.name.endswith("(run)")]
-        abandoned.join(10)
-        assert not abandoned.is_alive()
+        given_up = time.monotonic() + 10
+        while not idle and time.monotonic() < given_up:
+            released.wait(0.02)
+        assert idle, "the call that was given up never ended"
         assert len(runtime.calls) == 1
     finally:
         released.set()
@@ -182,6 +179,27 @@ def test_an_endpoint_that_is_not_there_is_502(runtime, invoke, monkeypatch, new_
     new_client()
     status, _, answer = invoke()
     assert (status, answer["error"]["code"]) == (502, "endpoint_error")
+
+
+def test_the_endpoint_is_told_the_requests_id_and_the_metrics_tell_it_too(invoke, runtime, capsys):
+    assert invoke()[0] == 200
+    assert runtime.calls[0].headers["X-Amzn-SageMaker-Inference-Id"] == "0f0f0f0f-request"
+    [metrics] = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "EndpointLatency" in line]
+    assert metrics["function_request_id"] == "0f0f0f0f-request"
+
+
+def test_no_read_waits_longer_than_the_caller(runtime, invoke, monkeypatch):
+    """The call that was given up ends then too, and not when the endpoint's own 60 s are over."""
+    idle, released = [], threading.Event()
+    monkeypatch.setattr(fetch, "_idle", idle)
+    try:
+        assert invoke(lambda _request: released.wait(20), milliseconds=1000)[0] == 504
+        given_up = time.monotonic() + 10
+        while not idle and time.monotonic() < given_up:
+            released.wait(0.02)
+        assert idle
+    finally:
+        released.set()
 
 
 def test_no_time_left_is_504_without_a_call(runtime, lambda_context, names, connections):

@@ -1,4 +1,4 @@
-"""Archives hosted under the real inference toolkit and model server, with the project's own inference code.
+"""Archives hosted as SageMaker would, under the hosting image's own server, with the project's own inference code.
 
 The network is a tiny real ONNX graph: logits are the mean colour times a matrix, so the right answer is known.
 """
@@ -7,11 +7,9 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 from pathlib import Path
 
@@ -27,10 +25,7 @@ from local import hosting
 ROOT = Path(__file__).parents[2]
 LABELS = ["red", "green", "blue"]
 
-pytestmark = [
-    pytest.mark.skipif(not hosting.PYTHON.exists(), reason="needs the hosting environment, .venv-hosting"),
-    pytest.mark.skipif(shutil.which("java") is None, reason="needs a Java runtime"),
-]
+pytestmark = pytest.mark.skipif(not hosting.PYTHON.exists(), reason="needs the hosting environment, .venv-hosting")
 
 
 def colour_network(scale: float = 10.0) -> bytes:
@@ -109,7 +104,7 @@ def hosts(tmp_path_factory):
         thread.join()
     assert not failures, failures
     members = [pid for host in made for pid in host.process.members()]
-    assert len(members) >= 6, "a launcher, a JVM and a worker each"
+    assert len(members) == 4, "a front and a worker each"
     yield made
     for host in made:
         host.stop()
@@ -160,9 +155,7 @@ def test_only_loopback_listens(hosts):
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:
                 listening.add(tuple(fields[1].split(":")))
-    assert ports < {int(port, 16) for _, port in listening}
-    assert len(listening) == 4, "inference and management of each"
-    assert {address for address, _ in listening} <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert listening == {("0100007F", f"{port:04X}") for port in ports}
 
 
 @pytest.mark.parametrize(
@@ -193,15 +186,8 @@ def test_too_little_time_fails_within_it_and_leaves_nothing(tmp_path):
     assert not list((tmp_path / "state" / "endpoints").iterdir())
 
 
-@pytest.fixture
-def short_path():
-    """Short enough for the server's sockets: the host then keeps all it writes below its state folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-def test_nothing_survives_a_killed_account(short_path):
-    pack(short_path / "model.tar.gz", model_files())
+def test_nothing_survives_a_killed_account(tmp_path):
+    pack(tmp_path / "model.tar.gz", model_files())
     script = """
 import sys, time
 from local.hosting import EndpointHost
@@ -211,12 +197,12 @@ print(*host.process.members(), flush=True)
 time.sleep(600)
 """
     account = subprocess.Popen(
-        [sys.executable, "-c", script, short_path / "model.tar.gz", short_path / "state"],
+        [sys.executable, "-c", script, tmp_path / "model.tar.gz", tmp_path / "state"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )
     pids = [int(word) for word in account.stdout.readline().split()]
-    assert len(pids) >= 3
+    assert len(pids) == 2
     assert all(map(alive, pids))
     account.kill()
     account.wait()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import pytest
 import torch
-from classifier.archive import pack, write_atomically
+from classifier.archive import pack, prepare_folder, write_atomically
 from classifier.export import ExportError, check_onnx, export_onnx
 from torch import nn
 
@@ -61,3 +64,20 @@ def test_writing_is_all_or_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(path, "not bytes")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_only_the_half_written_files_of_processes_that_are_gone_are_removed(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    # In a container, a process often has the number of its forerunner.
+    left = [tmp_path / f".model.onnx.{process}.partial" for process in (gone.pid, os.getpid(), 10**30)]
+    kept = [tmp_path / f".model.onnx.{os.getppid()}.partial", tmp_path / ".notes.partial", tmp_path / "model.onnx"]
+    for path in (*left, *kept):
+        path.write_text("half")
+    prepare_folder(tmp_path)
+    assert set(tmp_path.iterdir()) == set(kept)
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    prepare_folder(tmp_path / "some" / "where")
+    assert (tmp_path / "some" / "where").is_dir()

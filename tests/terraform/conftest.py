@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ import pytest
 from python_terraform import IsFlagged, Terraform
 
 from local.account import Account, running_account
-from local.image import publish_hosting_image
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "test-classifier"
@@ -28,7 +29,7 @@ class Stack:
 
     account: Account
     terraform: Terraform
-    image_uri: str
+    image_uri: str | None = None
 
     def options(self, environment: str = "local", **overrides: Any) -> dict[str, Any]:
         """The options of every command. The overrides go into the last file: the last one wins, and python-terraform
@@ -79,14 +80,30 @@ class Stack:
 
     def upload_release(self, content: str) -> str:
         """Puts an archive into the artifact bucket and returns its release key; nobody here looks into it."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-            member = tarfile.TarInfo("labels.json")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content.encode()))
-        key = f"releases/{hashlib.sha256(buffer.getvalue()).hexdigest()}/model.tar.gz"
-        self.account.client("s3").put_object(Bucket=self.output("artifact_bucket"), Key=key, Body=buffer.getvalue())
+        archive = model_archive(content)
+        key = f"releases/{hashlib.sha256(archive).hexdigest()}/model.tar.gz"
+        self.account.client("s3").put_object(Bucket=self.output("artifact_bucket"), Key=key, Body=archive)
         return key
+
+    def build_image(self) -> str:
+        """Has the hosting image built in the account, as a user without docker does, and deployed from now on."""
+        archive = Path(self.terraform.state).with_name("model.tar.gz")
+        archive.write_bytes(model_archive("to test the image with"))
+        project = self.output("image_build_project")
+        command = [sys.executable, "-m", "bundle.image", "--archive", str(archive), "--codebuild", project]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        self.image_uri = done.stdout.splitlines()[-1].removeprefix("image_uri=")
+        return self.image_uri
+
+
+def model_archive(content: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo("labels.json")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content.encode()))
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +115,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         os.environ |= account.environment  # python-terraform hands its own environment on
         try:
             terraform = Terraform(working_dir=str(ROOT / "terraform"), state=str(folder / "terraform.tfstate"))
-            yield Stack(account, terraform, publish_hosting_image(account, NAME))
+            yield Stack(account, terraform)
         finally:
             os.environ.clear()
             os.environ |= before

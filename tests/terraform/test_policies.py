@@ -25,7 +25,7 @@ REGION = "us-east-1"
 NAME = "pictures"
 BUCKET = f"{NAME}-{ACCOUNT}-{REGION}-artifacts"
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
-WORKLOADS = ["flow-logs", "hosting", "lambda", "notebook", "trainer", "training"]
+WORKLOADS = ["builder", "flow-logs", "hosting", "lambda", "notebook", "trainer", "training"]
 
 # AWS has no resource level for these; everything else names its resource.
 WITHOUT_RESOURCE_LEVEL = {
@@ -187,6 +187,7 @@ def test_every_role_has_the_boundary(planned):
 @pytest.mark.parametrize(
     ("workload", "service"),
     [
+        ("builder", "codebuild"),
         ("flow-logs", "vpc-flow-logs"),
         ("hosting", "sagemaker"),
         ("lambda", "lambda"),
@@ -269,7 +270,7 @@ def test_objects_by_prefix(policies, workload, action, prefixes):
     assert sorted(allowed(policies[workload])[action]) == [f"arn:aws:s3:::{BUCKET}/{prefix}/*" for prefix in prefixes]
 
 
-@pytest.mark.parametrize("workload", ["flow-logs", "hosting", "lambda"])
+@pytest.mark.parametrize("workload", ["builder", "flow-logs", "hosting", "lambda"])
 def test_who_writes_no_object(policies, workload):
     assert [action for action in allowed(policies[workload]) if action.startswith(("s3:Put", "s3:Delete"))] == []
 
@@ -294,6 +295,30 @@ def test_an_image_comes_from_one_repository(policies, workload):
     assert allowed(policies[workload])["ecr:BatchGetImage"] == [repository]
 
 
+def test_the_builder_pushes_to_one_repository_what_it_built_of_one_object(policies):
+    """Its whole matrix: each action and resource; whatever is not here, it may not."""
+    source, repository = f"arn:aws:s3:::{BUCKET}/image/source.zip", f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository"
+    log = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/{NAME}/builder:*"
+    pushing = ["BatchCheckLayerAvailability", "BatchGetImage", "CompleteLayerUpload"]
+    pushing += ["InitiateLayerUpload", "PutImage", "UploadLayerPart"]
+    assert allowed(policies["builder"]) == {
+        "s3:GetObject": [source],
+        "s3:GetObjectVersion": [source],
+        "s3:GetBucketLocation": [f"arn:aws:s3:::{BUCKET}"],
+        **{f"ecr:{action}": [f"{repository}/{NAME}-hosting"] for action in pushing},
+        "ecr:GetAuthorizationToken": ["*"],
+        "logs:CreateLogStream": [log],
+        "logs:PutLogEvents": [log],
+    }
+
+
+def test_nobody_else_pushes_and_nobody_takes_an_image_away(policies):
+    changing = re.compile("ecr:(Put|Initiate|Upload|Complete|Delete|BatchDelete|Set|Create|Replicate|Tag|Untag)")
+    assert {workload for workload in WORKLOADS if any(map(changing.match, allowed(policies[workload])))} == {"builder"}
+    assert not [action for action in allowed(policies["builder"]) if re.match("ecr:(Delete|BatchDelete|Set)", action)]
+    assert not [action for statements in policies.values() for action in allowed(statements) if "codebuild:" in action]
+
+
 def test_the_key_policy_is_known_at_plan_and_admits_whom_it_must(planned):
     statements = {
         statement["Sid"]: statement
@@ -309,6 +334,7 @@ def test_the_key_policy_is_known_at_plan_and_admits_whom_it_must(planned):
         "AutoScalingVolumes": {"AWS": scaling},
         "AutoScalingGrants": {"AWS": scaling},
         "SageMakerGrants": {"AWS": [f"{role}hosting", f"{role}notebook", f"{role}training"]},
+        "UseBuilder": {"AWS": f"{role}builder"},
         "UseHosting": {"AWS": f"{role}hosting"},
         "UseLambda": {"AWS": f"{role}lambda"},
         "UseNotebook": {"AWS": f"{role}notebook"},

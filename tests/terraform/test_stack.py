@@ -14,9 +14,10 @@ REFERENCE = Path(__file__).resolve().parents[2] / "terraform" / "environments" /
 
 @pytest.fixture(scope="module")
 def release(stack) -> Iterator[str]:
-    """Applies the stack without a release, then with one, as a user does; returns the release's key."""
+    """Applies the stack, has the image built, applies with image and release, as a user does; the release's key."""
     stack.apply()
     assert stack.output("endpoint_name") is None
+    stack.build_image()
     key = stack.upload_release("first")
     stack.apply(release_key=key)
     yield key
@@ -48,6 +49,20 @@ def test_the_reference_figures_arrive(stack, release):
     assert functions.get_function_concurrency(FunctionName=name)["ReservedConcurrentExecutions"] == 5
     provisioned = functions.get_provisioned_concurrency_config(FunctionName=name, Qualifier=alias)
     assert provisioned["RequestedProvisionedConcurrentExecutions"] == 3
+
+
+def test_the_endpoint_runs_the_stacks_own_image_by_its_digest(stack, release):
+    assert stack.image_uri.startswith(f"{stack.output('image_repository_url')}@sha256:")
+    model = stack.resource("aws_sagemaker_model", "module.endpoint")
+    assert model["primary_container"][0]["image"] == stack.image_uri
+    role = model["execution_role_arn"].rpartition("/")[2]
+    policy = stack.account.client("iam").get_role_policy(RoleName=role, PolicyName="hosting")
+    pulling = [
+        statement["Resource"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "ecr:BatchGetImage" in statement["Action"]
+    ]
+    assert [arn.rpartition("/")[2] for arn in pulling] == [stack.image_uri.partition("/")[2].partition("@")[0]]
 
 
 def test_each_reference_figure_stands_once():
@@ -121,4 +136,6 @@ def test_destroy_leaves_nothing(stack, release):
     assert client("s3").list_buckets()["Buckets"] == []
     assert client("sagemaker").list_endpoints()["Endpoints"] == []
     assert client("lambda").list_functions()["Functions"] == []
+    assert client("ecr").describe_repositories()["repositories"] == []
+    assert client("codebuild").list_projects()["projects"] == []
     assert json.dumps(client("logs").describe_log_groups()["logGroups"]) == "[]"

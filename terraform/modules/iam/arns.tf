@@ -9,6 +9,7 @@ locals {
   autoscaling_arn = "arn:${var.partition}:autoscaling:${var.region}:${var.account_id}"
   cloudwatch_arn  = "arn:${var.partition}:cloudwatch:${var.region}:${var.account_id}"
   ec2_arn         = "arn:${var.partition}:ec2:${var.region}:${var.account_id}"
+  ecr_arn         = "arn:${var.partition}:ecr:${var.region}:${var.account_id}"
   iam_arn         = "arn:${var.partition}:iam::${var.account_id}"
   lambda_arn      = "arn:${var.partition}:lambda:${var.region}:${var.account_id}"
   logs_arn        = "arn:${var.partition}:logs:${var.region}:${var.account_id}"

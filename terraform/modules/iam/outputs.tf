@@ -1,5 +1,6 @@
 locals {
   role_names = {
+    builder   = aws_iam_role.builder.name
     flow_logs = aws_iam_role.flow_logs.name
     hosting   = aws_iam_role.hosting.name
     lambda    = aws_iam_role.lambda.name
@@ -10,11 +11,12 @@ locals {
 }
 
 output "role_arns" {
-  description = "ARN of each role: flow_logs, hosting, lambda, notebook, trainer, training. Known at plan."
+  description = "ARN of each role: builder, flow_logs, hosting, lambda, notebook, trainer, training. Known at plan."
   value       = { for workload, name in local.role_names : workload => "${local.iam_arn}:role/${name}" }
 
   # Whoever takes a role finds its policy on it.
   depends_on = [
+    aws_iam_role_policy.builder,
     aws_iam_role_policy.flow_logs,
     aws_iam_role_policy.hosting,
     aws_iam_role_policy.lambda,

@@ -4,6 +4,7 @@
 locals {
   trust = {
     for service, condition in {
+      "codebuild"     = local.this_account
       "ec2"           = {}
       "lambda"        = local.this_account
       "sagemaker"     = local.this_account

@@ -2,8 +2,9 @@
 # policies say nothing of KMS, so that who may decrypt is read here and nowhere else.
 
 locals {
-  # What each workload does with the key, through S3, SageMaker, Lambda and SQS.
+  # What each workload does with the key, through S3, CodeBuild, SageMaker, Lambda and SQS.
   key_actions = {
+    builder  = ["kms:Decrypt", "kms:DescribeKey"]
     hosting  = ["kms:Decrypt", "kms:DescribeKey"]
     lambda   = ["kms:Decrypt", "kms:GenerateDataKey"]
     notebook = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"]

@@ -63,7 +63,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "artifacts" {
     }
 
     expiration {
-      days = 30
+      days = 7
     }
   }
 

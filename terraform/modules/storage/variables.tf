@@ -45,11 +45,11 @@ variable "region" {
 }
 
 variable "role_arns" {
-  description = "ARN of each workload's role that uses the key: hosting, lambda, notebook, trainer, training; others are ignored."
+  description = "ARN of each workload's role that uses the key: builder, hosting, lambda, notebook, trainer, training; others are ignored."
   type        = map(string)
 
   validation {
-    condition     = length(setsubtract(["hosting", "lambda", "notebook", "trainer", "training"], keys(var.role_arns))) == 0
-    error_message = "role_arns lacks ${join(", ", setsubtract(["hosting", "lambda", "notebook", "trainer", "training"], keys(var.role_arns)))}: pass module.iam's role_arns."
+    condition     = length(setsubtract(["builder", "hosting", "lambda", "notebook", "trainer", "training"], keys(var.role_arns))) == 0
+    error_message = "role_arns lacks ${join(", ", setsubtract(["builder", "hosting", "lambda", "notebook", "trainer", "training"], keys(var.role_arns)))}: pass module.iam's role_arns."
   }
 }

@@ -1,0 +1,1 @@
+"""The endpoint through its real server, beside the reference and other runtimes."""
