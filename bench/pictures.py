@@ -14,7 +14,7 @@ SPECTRUM = -0.98
 SHAPES = 24
 
 
-def photograph(width: int, height: int, rng: np.random.Generator) -> bytes:
+def photograph(width: int, height: int, rng: np.random.Generator, quality: int = QUALITY) -> bytes:
     """A JPEG: a soft background, shapes with edges in front, and texture over both."""
     image = Image.fromarray(_spectrum_noise(width, height, -1.6, rng, contrast=45))
     canvas = ImageDraw.Draw(image)
@@ -31,7 +31,7 @@ def photograph(width: int, height: int, rng: np.random.Generator) -> bytes:
     values = np.asarray(image.filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float32)
     values += _spectrum_noise(width, height, SPECTRUM, rng, contrast=20) - 128.0
     encoded = BytesIO()
-    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=QUALITY)
+    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=quality)
     return encoded.getvalue()
 
 

@@ -19,7 +19,7 @@ from classifier.preprocessing import Preprocessing
 from settings import physical_cores
 
 from bench import machine, rounds
-from bench.pictures import photograph
+from bench.pictures import QUALITY, photograph
 from bench.rounds import Seconds
 from bench.serving import models, servers
 from bench.serving.load import Load
@@ -76,6 +76,7 @@ class Scale:
     image_size: int = 224
     size: tuple[int, int] = (500, 375)
     large_size: tuple[int, int] = (4000, 3000)
+    large_quality: int = 80  # 3 MB, what a telephone makes of as many pixels
     many: int = 64
     queue: int = 32
 
@@ -143,7 +144,7 @@ class Serving:
     @cached_property
     def large_pictures(self) -> list[Path]:
         """JPEGs as cameras make them."""
-        return self._write("large", 2, self.scale.large_size)
+        return self._write("large", 2, self.scale.large_size, self.scale.large_quality)
 
     @cached_property
     def pixels(self) -> Path:
@@ -326,11 +327,11 @@ class Serving:
         unpack(archive, self.scratch / name / "model")
         return self.scratch / name
 
-    def _write(self, name: str, count: int, size: tuple[int, int]) -> list[Path]:
+    def _write(self, name: str, count: int, size: tuple[int, int], quality: int = QUALITY) -> list[Path]:
         rng = np.random.default_rng(0)
         paths = [self.scratch / f"{name}{number}.jpg" for number in range(count)]
         for path in paths:
-            path.write_bytes(photograph(*size, rng))
+            path.write_bytes(photograph(*size, rng, quality))
         return paths
 
 

@@ -20,6 +20,8 @@ def compiled_model(path, threads):
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
+        # Else every worker's thread is pinned to the same core.
+        "ENABLE_CPU_PINNING": False,
         # Else it takes bfloat16 where the processor has it.
         "INFERENCE_PRECISION_HINT": "f32",
     }
