@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 import urllib.parse
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Request, Response
 
 PICTURES_PATH = "/local-account/pictures/"
+KEPT_ANSWERS = 1000
 
 
 class AccountApplication:
@@ -41,6 +43,7 @@ class AccountApplication:
         self._moto = DomainDispatcherApplication(_create_service)
         self._calls_path = calls_path
         self._put_picture = put_picture
+        self._answers: OrderedDict[str, Response] = OrderedDict()
         self._lock = threading.Lock()
         self._ec2_lock = threading.Lock()
 
@@ -49,13 +52,34 @@ class AccountApplication:
         if request.path.startswith(PICTURES_PATH) and request.method == "PUT":
             url = self._put_picture(request.path.removeprefix(PICTURES_PATH), request.get_data())
             return Response(url)(environ, start_response)
-        access_key, service = _credential(request)
         body = request.get_data()
+        if answer := self._answered_before(request):
+            return answer(environ, start_response)
+        access_key, service = _credential(request)
         environ["wsgi.input"] = io.BytesIO(body)  # whoever reads next finds it whole
         action = _action(request, body, service)
         response = self._answer(environ, service, action)
         self._log(service, action, access_key, response.status_code)
+        self._keep(request, response)
         return response(environ, start_response)
+
+    def _answered_before(self, request: Request) -> Response | None:
+        """The answer to an earlier attempt of the same call, whose way to the client was cut.
+
+        AWS's clients send a call again under the same id when its answer was lost; done twice, a creation would fail.
+        """
+        with self._lock:
+            return self._answers.get(request.headers.get("Amz-Sdk-Invocation-Id", ""))
+
+    def _keep(self, request: Request, response: Response) -> None:
+        call = request.headers.get("Amz-Sdk-Invocation-Id")
+        # What AWS's clients try again because of the answer is to be done again.
+        again = response.status_code >= 500 or response.status_code == 429
+        if call and request.method not in ("GET", "HEAD") and not again:
+            with self._lock:
+                self._answers[call] = response
+                if len(self._answers) > KEPT_ANSWERS:
+                    self._answers.popitem(last=False)
 
     def _answer(self, environ: dict[str, Any], service: str, action: str) -> Response:
         call = f"{service} {action}"

@@ -135,6 +135,18 @@ def test_calls_are_recorded(tmp_path: Path) -> None:
     assert {call["access_key"] for call in calls} == {"testing"}
 
 
+def test_a_call_that_is_sent_again_is_done_once(control_plane: Account) -> None:
+    def as_call(name: str) -> str:
+        client = control_plane.client("kms")
+        # As botocore and the Go SDK do when the answer to a call was lost on its way.
+        client.meta.events.register(
+            "before-send.kms.CreateKey", lambda request, **_: request.headers.update({"amz-sdk-invocation-id": name})
+        )
+        return client.create_key()["KeyMetadata"]["KeyId"]
+
+    assert as_call("first") == as_call("first") != as_call("second")
+
+
 def test_an_account_that_cannot_start_says_why(tmp_path: Path) -> None:
     with (
         running_account(tmp_path / "one", data_plane=False) as account,

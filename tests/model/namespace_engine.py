@@ -21,7 +21,9 @@ from pathlib import Path
 
 STATE = Path(os.environ["STATE"])
 PYTHON = os.environ["HOSTING_PYTHON"]
-SERVER = Path(__file__).resolve().parents[2] / "model" / "container" / "serve.py"
+CONTAINER = Path(__file__).resolve().parents[2] / "model" / "container"
+# Where they lie inside, wherever the checkout lies: a /tmp of its own would hide it there.
+PYTHON_INSIDE, SERVER_INSIDE = "/opt/hosting/bin/python", "/opt/serving/serve.py"
 LOOSE = os.environ.get("LOOSE")
 AS_ANOTHER = ["setpriv", "--reuid=999", "--regid=999", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
 CONFINED = [] if LOOSE == "user" else AS_ANOTHER
@@ -29,21 +31,22 @@ CONFINED = [] if LOOSE == "user" else AS_ANOTHER
 
 def run(arguments: list[str]) -> None:
     volumes = [value.split(":") for flag, value in itertools.pairwise(arguments) if flag == "--volume"]
+    volumes += [[str(Path(PYTHON).parents[1]), "/opt/hosting", "ro"], [str(CONTAINER), "/opt/serving", "ro"]]
     opt = STATE / "opt"
-    setup = ["mount --make-rprivate /", "ip link set lo up", *open_way_to_python()]
+    setup = ["mount --make-rprivate /", "ip link set lo up"]
     for source, target, _ in volumes:
         inside = STATE / target.lstrip("/")
         inside.parent.mkdir(parents=True, exist_ok=True)
         inside.mkdir() if Path(source).is_dir() else inside.touch()
         setup.append(shlex.join(["mount", "--bind", source, str(inside)]))
         setup.append(shlex.join(["mount", "-o", "remount,bind,ro", str(inside)]))
-    setup += [shlex.join(["mount", "--rbind", str(opt), "/opt"]), "mount -t proc proc /proc"]
+    setup += [shlex.join(["mount", "--rbind", str(opt), "/opt"]), *open_way_to_python(), "mount -t proc proc /proc"]
     if "--read-only" in arguments and LOOSE != "read-only":
         setup.append("mount -o remount,bind,ro /")
     setup.append("mount -t tmpfs -o mode=1777 tmpfs /tmp")
-    [variables] = re.findall(r"^ENV (.+)$", SERVER.with_name("Dockerfile").read_text(), re.MULTILINE)
+    [variables] = re.findall(r"^ENV (.+)$", (CONTAINER / "Dockerfile").read_text(), re.MULTILINE)
     environment = ["env", "-i", f"PATH={os.environ['PATH']}", *variables.split()]
-    process = [*environment, PYTHON, str(SERVER), "serve"]
+    process = [*environment, PYTHON_INSIDE, SERVER_INSIDE, "serve"]
     if LOOSE == "network":
         setup.append("ip address add 192.0.2.2/24 dev lo")  # a way out, which ends here
     setup += ["cd /tmp", "exec " + shlex.join([*CONFINED, *process])]
@@ -78,7 +81,7 @@ def first_process(seconds: float = 5) -> int:
             unshare = int((STATE / "unshare").read_text())
             [process, *_] = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
             # Before that it is the shell, which lays out the file system.
-            if str(SERVER).encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+            if SERVER_INSIDE.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
                 return int(process)
         except (OSError, ValueError):
             pass
@@ -91,7 +94,7 @@ def execute() -> int:
         print("the container is not running", file=sys.stderr)
         return 1
     enter = ["nsenter", f"--target={process}", "--mount", "--net", "--pid", "--wd=/tmp"]
-    return subprocess.run([*enter, *CONFINED, PYTHON, "-"], check=False).returncode
+    return subprocess.run([*enter, *CONFINED, PYTHON_INSIDE, "-"], check=False).returncode
 
 
 def stop(seconds: float) -> None:
