@@ -41,6 +41,10 @@ class Account:
         self.pictures_url = pictures_url
         self.environment = account_environment(endpoint_url)
 
+    def environment_of(self, role: str) -> dict[str, str]:
+        """`environment` with a role's credentials, as on AWS: calls.jsonl has its calls under its name."""
+        return {**self.environment, "AWS_ACCESS_KEY_ID": role}
+
     def client(self, service: str) -> Any:
         """A boto3 client of this account."""
         import boto3
@@ -181,7 +185,11 @@ def _serving(options: argparse.Namespace) -> Iterator[dict[str, str]]:
         stack.callback(endpoints.stop)
         functions = Functions(
             state_dir,
-            environment={**account_environment(endpoint_url), "SSL_CERT_FILE": str(pictures.ca_file)},
+            environment={
+                **account_environment(endpoint_url),
+                "AWS_ACCESS_KEY_ID": "lambda",  # in calls.jsonl a role's calls stand under its name
+                "SSL_CERT_FILE": str(pictures.ca_file),
+            },
             private_hosts=[{"host": "127.0.0.1", "port": pictures.port, "cidr": "127.0.0.1/32"}],
             unreserved_concurrency=options.lambda_concurrency_quota,
             data_plane=options.data_plane,

@@ -240,7 +240,7 @@ def _train_on_box(account: Account, terraform: Terraform, data: Path) -> str:
     _run(
         [sys.executable, "model/submit.py", "--settings", str(settings), "--data", str(data), "--dataset", DATASET,
          "--upload-only"],
-        environment=account.environment,
+        environment=account.environment_of("notebook"),
     )  # fmt: skip
     group = terraform.output("autoscaling_group_name")
     autoscaling = account.client("autoscaling")
@@ -248,7 +248,8 @@ def _train_on_box(account: Account, terraform: Terraform, data: Path) -> str:
     [instance] = _group(autoscaling, group)["Instances"]
     user_data = base64.b64decode(terraform.launch_template_user_data()).decode()
     print(f"  {instance['InstanceId']}: user-data of {len(user_data.encode()):,} bytes")
-    status = boot(user_data, root=BUILD / "box", environment=account.environment, instance_id=instance["InstanceId"])
+    environment = account.environment_of("trainer")
+    status = boot(user_data, root=BUILD / "box", environment=environment, instance_id=instance["InstanceId"])
     log = BUILD / "box" / "opt" / "trainer" / "trainer.log"
     print("".join(f"    {line}\n" for line in log.read_text().splitlines()), end="")
     if status != BOX_RELEASED:

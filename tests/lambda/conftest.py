@@ -5,6 +5,7 @@ import datetime
 import http.server
 import io
 import ipaddress
+import itertools
 import json
 import socket
 import ssl
@@ -34,8 +35,11 @@ def one_pixel_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def certificate(folder: Path, name: str, hosts: list[str], authority=None):
-    """Write name.pem (key and certificate) and return (key, certificate); self-signed as a CA without an authority."""
+def certificate(folder: Path, name: str, hosts: list[str], authority=None, days: int = 1):
+    """Write name.pem (key and certificate) and return (key, certificate); self-signed as a CA without an authority.
+
+    It is valid for `days` from now, and has been for a week.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer_key, issuer = authority or (key, None)
@@ -46,8 +50,8 @@ def certificate(folder: Path, name: str, hosts: list[str], authority=None):
         .issuer_name(issuer.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=7))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
@@ -72,11 +76,16 @@ def certificate(folder: Path, name: str, hosts: list[str], authority=None):
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory) -> Path:
-    """A folder with ca.pem, pictures.pem (for pictures.test and 127.0.0.1) and stranger.pem (for another name)."""
+    """A folder with ca.pem and, for pictures.test, pictures.pem (127.0.0.1 too), expired.pem and selfsigned.pem.
+
+    stranger.pem is for another name.
+    """
     folder = tmp_path_factory.mktemp("certificates")
     authority = certificate(folder, "ca", [])
     certificate(folder, "pictures", ["pictures.test", "127.0.0.1"], authority)
     certificate(folder, "stranger", ["stranger.test"], authority)
+    certificate(folder, "expired", ["pictures.test"], authority, days=-1)
+    certificate(folder, "selfsigned", ["pictures.test"])
     return folder
 
 
@@ -292,6 +301,14 @@ def new_client(runtime):
 
     yield make
     handler.endpoint_client.cache_clear()
+
+
+@pytest.fixture
+def fuzzed(request):
+    """A function to call with each fuzzed input, for `python -m security` to count in the tests' report."""
+    count = itertools.count()
+    yield lambda: next(count)
+    request.node.user_properties.append(("fuzzed_inputs", next(count)))
 
 
 @pytest.fixture

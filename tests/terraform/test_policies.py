@@ -36,6 +36,7 @@ WITHOUT_RESOURCE_LEVEL = {
     "ec2:DescribeSubnets",
     "ec2:DescribeVpcs",
     "ecr:GetAuthorizationToken",
+    "logs:DescribeLogGroups",
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
 }

@@ -24,7 +24,7 @@ resource "aws_iam_role_policy" "flow_logs" {
         Sid      = "FindLogGroup"
         Effect   = "Allow"
         Action   = "logs:DescribeLogGroups"
-        Resource = "${local.logs_arn}:log-group:*"
+        Resource = "*" # CloudWatch Logs lists groups without a resource level.
       },
     ]
   })

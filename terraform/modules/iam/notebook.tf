@@ -51,7 +51,6 @@ resource "aws_iam_role_policy" "notebook" {
         Action = [
           "sagemaker:CreateHyperParameterTuningJob",
           "sagemaker:DescribeHyperParameterTuningJob",
-          "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
           "sagemaker:StopHyperParameterTuningJob",
         ]
         Resource = "${local.sagemaker_arn}:hyper-parameter-tuning-job/${var.name}-*"
@@ -66,7 +65,7 @@ resource "aws_iam_role_policy" "notebook" {
       {
         Sid      = "StopItselfWhenIdle"
         Effect   = "Allow"
-        Action   = ["sagemaker:DescribeNotebookInstance", "sagemaker:StopNotebookInstance"]
+        Action   = "sagemaker:StopNotebookInstance"
         Resource = "${local.sagemaker_arn}:notebook-instance/${var.name}"
       },
       {

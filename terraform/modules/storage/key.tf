@@ -50,7 +50,7 @@ resource "aws_kms_key" "this" {
           Sid       = "LogGroups"
           Effect    = "Allow"
           Principal = { Service = "logs.${var.region}.amazonaws.com" }
-          Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+          Action    = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
           Resource  = "*"
           Condition = {
             ArnLike = {

@@ -1,0 +1,5 @@
+"""What the command answers with one line and exit status 2."""
+
+
+class UserError(Exception):
+    """A user's mistake; the message names the thing, its value and the remedy, and where it stands."""

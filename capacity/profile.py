@@ -1,0 +1,100 @@
+"""What a request takes: service times of an endpoint's instance, and what the Lambda in front adds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from capacity.errors import UserError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Service times of one instance type.
+
+    service_seconds: ascending quantiles of the time a worker takes for a request, evenly spaced from the 0th to the
+    100th percentile; shape (quantiles,), at least two.
+    workers: requests an instance works on at a time; queue_length: requests that wait, any more are answered 503.
+    lambda_seconds: what the function takes beside waiting for the endpoint (fetching the picture, above all).
+    cold_start_seconds: what a new execution environment adds.
+    """
+
+    instance_type: str
+    source: str
+    service_seconds: np.ndarray
+    workers: int = 2
+    queue_length: int = 64
+    lambda_seconds: float = 0.1
+    cold_start_seconds: float = 1.0
+
+    def draw(self, draws: np.random.Generator, count: int) -> np.ndarray:
+        """Service times in seconds of `count` requests, shape (count,)."""
+        return np.interp(draws.random(count), np.linspace(0, 1, len(self.service_seconds)), self.service_seconds)
+
+
+# 20 requests a second from two workers: the middle of the 10 to 30 expected of a ResNet-50 on four virtual processors.
+ASSUMED = Profile(
+    instance_type="",
+    source="assumed, not measured",
+    service_seconds=np.array([0.080, 0.086, 0.090, 0.093, 0.096, 0.099, 0.102, 0.105, 0.109, 0.115, 0.145]),
+)
+
+SCALARS = {"workers": int, "queue_length": int, "lambda_seconds": float, "cold_start_seconds": float}
+
+
+def assumed(instance_type: str) -> Profile:
+    """The profile where none is given: guesses, and called so in every report."""
+    return replace(ASSUMED, instance_type=instance_type)
+
+
+def read(path: Path, instance_type: str) -> Profile:
+    """The profile in a JSON file, whose keys are Profile's fields; those with a default may be left out.
+
+    Raises UserError, naming file and line, for another instance type than the endpoint's and for values that are none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}:1: not a profile: expected an object with instance_type and service_seconds")
+
+    def line(key: str) -> int:
+        return text[: max(text.find(f'"{key}"'), 0)].count("\n") + 1
+
+    for key in content.keys() - SCALARS.keys() - {"instance_type", "source", "service_seconds"}:
+        raise UserError(f"{path}:{line(key)}: {key} is no part of a profile: remove it")
+    if content.get("instance_type") != instance_type:
+        raise UserError(
+            f"{path}:{line('instance_type')}: measured on {content.get('instance_type')}, the endpoint runs on "
+            f"{instance_type}: give a profile of that type"
+        )
+    service = content.get("service_seconds")
+    if not isinstance(service, list) or len(service) < 2 or not all(_is_number(value) for value in service):
+        raise UserError(f"{path}:{line('service_seconds')}: service_seconds is no list of two or more positive numbers")
+    if service != sorted(service) or service[0] <= 0:
+        raise UserError(
+            f"{path}:{line('service_seconds')}: service_seconds must ascend from above 0: they are quantiles"
+        )
+    scalars = {key: content[key] for key in SCALARS if key in content}
+    for key, value in scalars.items():
+        least = 1 if key == "workers" else 0
+        if not _is_number(value) or value < least or SCALARS[key](value) != value:
+            kind = "whole number" if SCALARS[key] is int else "number"
+            raise UserError(f"{path}:{line(key)}: {key} is {value!r}: give a {kind} from {least}")
+    return Profile(
+        instance_type=instance_type,
+        source=str(content.get("source", path)),
+        service_seconds=np.array(service, dtype=float),
+        **scalars,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9

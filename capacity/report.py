@@ -1,0 +1,152 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import numpy as np
+
+from capacity.bill import MONTH_HOURS, Usage, bill, total, usage
+from capacity.configuration import Configuration
+from capacity.prices import STALE_DAYS, PriceList
+from capacity.profile import Profile
+from capacity.simulation import ANSWERED, FAILED, REFUSED, Outcome
+from capacity.target_tracking import Decision
+from capacity.trace import MINUTE, Trace
+
+# The figures of the write-up's cost section, in US dollars an hour.
+CLAIMED_NOTEBOOK, CLAIMED_TRAINER = 0.05, 0.461
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def demand(trace: Trace) -> str:
+    """A line about a trace."""
+    minutes = np.bincount((trace.arrivals // MINUTE).astype(np.int64))
+    return (
+        f"{trace.name}: {len(trace.arrivals):,} requests in {trace.duration / 3600:,.1f} h, "
+        f"{len(trace.arrivals) / trace.duration:.2f}/s on average, {minutes.max() / MINUTE:.2f}/s in the busiest minute"
+    )
+
+
+def service(profile: Profile) -> str:
+    """A line about a profile."""
+    median, last = np.quantile(profile.service_seconds, [0.5, 1.0])
+    return (
+        f"{profile.instance_type}: {profile.workers} workers, {median * 1000:.0f} ms a request (at most "
+        f"{last * 1000:.0f}), in the function {profile.lambda_seconds * 1000:.0f} ms more, a cold start "
+        f"{profile.cold_start_seconds * 1000:.0f}; {profile.source}"
+    )
+
+
+def outcomes(by_rule: dict[str, Outcome], configuration: Configuration, prices: PriceList, slo_seconds: float) -> str:
+    """What became of the requests and what a month of it costs; a column for each scale-in rule."""
+    columns = [_column(outcome, slo_seconds) for outcome in by_rule.values()]
+    rows = [["scale-in", *by_rule]]
+    rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
+    bills = [bill(configuration, prices, usage(outcome)) for outcome in by_rule.values()]
+    rows.append(["USD a month", *[""] * len(bills)])
+    rows += [[f"  {lines[0].item}", *(f"{line.usd:,.2f}" for line in lines)] for lines in zip(*bills, strict=True)]
+    rows.append(["  total", *(f"{total(lines):,.2f}" for lines in bills)])
+    return table(rows)
+
+
+def _column(outcome: Outcome, slo_seconds: float) -> dict[str, str]:
+    requests = len(outcome.status)
+    answered = outcome.latency[outcome.status == ANSWERED]
+
+    def share(count: int) -> str:
+        return f"{count:,} ({count / requests:.2%})"
+
+    def percentile(of: float) -> str:
+        return f"{np.percentile(answered, of) * 1000:,.0f} ms" if len(answered) else "none answered"
+
+    return {
+        "p50": percentile(50),
+        "p99": percentile(99),
+        f"over the SLO ({slo_seconds * 1000:g} ms)": share(int((answered > slo_seconds).sum())),
+        "throttled (429)": share(int((outcome.status == REFUSED).sum())),
+        "failed (timeout, 503)": share(int((outcome.status == FAILED).sum())),
+        "beyond provisioned": share(outcome.spilled),
+        "cold starts": share(outcome.cold_starts),
+        "scaling decisions": f"{len(outcome.decisions):,}",
+        "most instances": f"{max(count for _, count in outcome.capacity)}",
+        "instance-hours": f"{outcome.instance_seconds / 3600:,.1f}",
+    }
+
+
+def explanation(decisions: Sequence[Decision]) -> str:
+    """Each scaling decision with the datapoints that caused it."""
+    if not decisions:
+        return "no scaling decision"
+    return "\n".join(
+        f"{_clock(decision.time)}  {decision.before} to {decision.after}  alarm {decision.alarm}, invocations per "
+        f"instance: {' '.join(f'{datapoint:g}' for datapoint in decision.datapoints)}"
+        for decision in decisions
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60:3d}:{minutes % 60:02d}:{second:02d}"
+
+
+def cost(configuration: Configuration, reference: Configuration, prices: PriceList) -> str:
+    """A month without a request, at the fewest and the most instances, beside the reference configuration's."""
+    shown = {"configured": configuration} | ({} if configuration == reference else {"reference": reference})
+    columns: dict[str, dict[str, float]] = {}
+    for name, one in shown.items():
+        for instances in (one.autoscaling_min_capacity, one.autoscaling_max_capacity):
+            lines = bill(one, prices, Usage(instance_hours=instances * MONTH_HOURS))
+            columns[f"{name}, {instances}"] = {line.item: line.usd for line in lines}
+    items = list(dict.fromkeys(item for usd in columns.values() for item in usd))
+    rows = [["USD a month, without a request, by instances", *columns]]
+    rows += [
+        [f"  {item}", *(f"{usd[item]:,.2f}" if item in usd else "-" for usd in columns.values())] for item in items
+    ]
+    rows.append(["  total", *(f"{sum(usd.values()):,.2f}" for usd in columns.values())])
+    return table(rows)
+
+
+def training(configuration: Configuration, prices: PriceList) -> list[str]:
+    """What is billed while it runs only, a line each."""
+    trainer, job = configuration.trainer_instance_type, configuration.training_instance_type
+    ec2 = prices.of(f"ec2 {trainer}", configuration.place("trainer_instance_type")).usd
+    sagemaker = prices.of(f"training {job}", configuration.place("training_instance_type")).usd
+    most = configuration.trainer_time_cap_seconds / 3600 * ec2
+    return [
+        f"training: {sagemaker:g} USD/h as a SageMaker job ({job}); {ec2:g} USD/h on the EC2 box ({trainer}), at most "
+        f"{most:.2f} USD by its time cap"
+    ]
+
+
+def claims(reference: Configuration, prices: PriceList) -> list[str]:
+    """The write-up's two prices beside today's, a line each."""
+    notebook = prices.of(f"notebook {reference.notebook_instance_type}", reference.place("notebook_instance_type")).usd
+    box = reference.trainer_instance_type
+    ec2 = prices.of(f"ec2 {box}", reference.place("trainer_instance_type")).usd
+    return [
+        f"the write-up's notebook: claimed {CLAIMED_NOTEBOOK:g} USD/h, price {notebook:g}",
+        f"the write-up's EC2 box: claimed {CLAIMED_TRAINER:g} USD/h, price {ec2:g}: the claim is "
+        f"{CLAIMED_TRAINER / ec2 - 1:.0%} too high, being SageMaker's price of the same machine (ml.{box})",
+    ]
+
+
+def staleness(prices: PriceList, region: str, today: date) -> list[str]:
+    """What a reader must know of the prices, a line each."""
+    stale = [f"{price.item} ({price.read:%Y-%m})" for price in prices.stale(today)]
+    lines = [f"stale prices, read more than {STALE_DAYS} days ago: {', '.join(stale)}"] if stale else []
+    if region != prices.region:
+        lines.append(f"prices are those of {prices.region}, the stack is in {region}")
+    return lines

@@ -1,0 +1,136 @@
+"""What each role must do and must not, row by row: tables/*.yaml, held against policies by the simulator."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from security.plan import ACCOUNT, KEY, NAME, REGION, Policy
+from security.simulator import Request, simulate
+
+FOLDER = Path(__file__).with_name("tables")
+BUCKET = f"arn:aws:s3:::{NAME}-{ACCOUNT}-{REGION}-artifacts"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/{NAME}"
+
+NAMES = {
+    "account": ACCOUNT,
+    "bucket": BUCKET,
+    "ec2": f"arn:aws:ec2:{REGION}:{ACCOUNT}",
+    "key": KEY,
+    "log_bucket": f"arn:aws:s3:::{NAME}-{ACCOUNT}-{REGION}-logs",
+    "logs": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group",
+    "region": REGION,
+    "role": ROLE,
+    "sagemaker": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}",
+}
+
+ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
+EVERYTHING: Policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request and its answer.
+
+    Attributes:
+        table: the file it stands in.
+        principal: role or service that asks.
+        context: condition keys of the request, beside TLS.
+        reason: who makes the call, a file of this repository or an AWS service; or why it must be refused.
+        page: AWS's page about the call, where an AWS service makes it.
+        unchecked: why AWS's reference does not list the request as it is.
+        widened: the asking role's own policy is everything, so that only its boundary is left.
+    """
+
+    table: str
+    principal: str
+    action: str
+    resource: str
+    context: tuple[tuple[str, str], ...]
+    allowed: bool
+    reason: str
+    page: str | None
+    unchecked: str | None = None
+    widened: bool = False
+
+    def __str__(self) -> str:
+        verb = "must" if self.allowed else "must not"
+        when = f" when {dict(self.context)}" if self.context else ""
+        return f"{self.table}: {self.principal.rpartition('/')[2]} {verb} {self.action} on {self.resource}{when}"
+
+
+def read_rows(folder: Path = FOLDER) -> list[Row]:
+    """Rows of all tables: every combination of what a table's row lists."""
+    return [row for path in sorted(folder.glob("*.yaml")) for row in _table(path)]
+
+
+def _table(path: Path) -> Iterator[Row]:
+    table = yaml.safe_load(path.read_text())
+    for allowed, key in ((True, "must"), (False, "must not")):
+        for entry in table.get(key, []):
+            keys, values = list(entry.get("when", {})), [listed(v) for v in entry.get("when", {}).values()]
+            principals = listed(entry.get("as", f"{ROLE}-{path.stem}"))
+            contexts = [tuple(zip(keys, combination, strict=True)) for combination in itertools.product(*values)]
+            for principal, action, resource, context in itertools.product(
+                principals, listed(entry["do"]), listed(entry["to"]), contexts
+            ):
+                yield Row(
+                    table=path.stem,
+                    principal=ADMINISTRATOR if principal == "administrator" else principal.format(**NAMES),
+                    action=action,
+                    resource=resource.format(**NAMES),
+                    context=tuple((key, value.format(**NAMES)) for key, value in context),
+                    allowed=allowed,
+                    reason=entry["by"] if allowed else entry["why"],
+                    page=entry.get("page"),
+                    unchecked=entry.get("unchecked"),
+                    widened=entry.get("widened", False),
+                )
+
+
+def boundary() -> Policy:
+    """The permissions boundary that this project offers for the workloads' roles."""
+    return json.loads(Path(__file__).with_name("boundary.json").read_text())
+
+
+def documents(policies: Mapping[str, Policy]) -> dict[str, Policy]:
+    """The plan's policies beside those that the rows need: the boundary, an administrator's."""
+    return {**policies, "boundary": boundary(), "everything": EVERYTHING}
+
+
+def request(row: Row, known: Mapping[str, Policy]) -> Request:
+    """The row as a request, with the keys of the documents that decide it."""
+    role = row.principal.removeprefix(f"{ROLE}-") if row.principal.startswith(f"{ROLE}-") else None
+    identity = ["everything"] if row.principal == ADMINISTRATOR or row.widened else [f"role {role}"] if role else []
+    owner = f"trust {row.resource.removeprefix(f'{ROLE}-')}" if row.action == "sts:AssumeRole" else None
+    holders = [owner, row.resource, row.resource.partition("/")[0]]  # a role, a key or bucket, an object's bucket
+    return Request(
+        principal=row.principal,
+        action=row.action,
+        resource=row.resource,
+        account=ACCOUNT,
+        context={"aws:SecureTransport": "true", **dict(row.context)},
+        checked=row.unchecked is None,
+        identity=identity,
+        # The stack may have no boundary: what a role must not, its own policy refuses.
+        boundary=["boundary"] if role and (row.allowed or row.widened) else None,
+        resourcePolicy=next((holder for holder in holders if holder in known), None),
+    )
+
+
+def failures(rows: list[Row], policies: Mapping[str, Policy]) -> list[Row]:
+    """The rows whose answer is another than they say. Raises as simulate() does."""
+    known = documents(policies)
+    answers = simulate(known, [request(row, known) for row in rows])
+    return [row for row, answer in zip(rows, answers, strict=True) if answer != row.allowed]
+
+
+def listed(value: Any) -> list[Any]:
+    """IAM, and these tables, write a list of one as the one."""
+    return value if isinstance(value, list) else [value]

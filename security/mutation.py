@@ -1,0 +1,122 @@
+"""Policies changed on purpose, and whether a row of the matrix notices.
+
+Where something is taken away and no row notices, nothing shows that it is needed; where something is widened and no row
+notices, nothing shows that it is bounded.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from security.matrix import Row, documents, listed, request
+from security.plan import Policy
+from security.simulator import simulate
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A policy with one change.
+
+    Attributes:
+        document: key of the policy.
+        change: to which statement, by Sid or position, and what.
+        whole: whether it is the whole statement.
+        actions: patterns of the actions that it concerns; no other request can be answered otherwise.
+    """
+
+    document: str
+    change: str
+    whole: bool
+    actions: list[str]
+    policy: Policy = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.document} {self.change}"
+
+
+def mutants(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
+    """Every policy without each statement, and without each part of one: action, resource, principal, condition."""
+    for document, policy in policies.items():
+        for index, statement in enumerate(policy["Statement"]):
+            name = statement.get("Sid", f"statement {index + 1}")
+            rest = [other for other in policy["Statement"] if other is not statement]
+            actions = listed(statement["Action"])
+            yield Mutant(document, f"without {name}", True, actions, {**policy, "Statement": rest})
+            for part, gone, smaller in _smaller(statement):
+                mutated = [smaller if other is statement else other for other in policy["Statement"]]
+                concerned = [gone] if part == "Action" else actions
+                change = f"without {name}'s {part} {gone}"
+                yield Mutant(document, change, False, concerned, {**policy, "Statement": mutated})
+
+
+def _smaller(statement: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(kind of part, the part that is gone, the statement without it)."""
+    for key in ("Action", "Resource"):
+        for value, rest in _without_one(statement.get(key)):
+            yield key, value, {**statement, key: rest}
+    for kind, principals in statement.get("Principal", {}).items():
+        for value, rest in _without_one(principals):
+            yield "Principal", value, {**statement, "Principal": {kind: rest}}
+    for operator, keys in statement.get("Condition", {}).items():
+        for key, values in keys.items():
+            condition = copy.deepcopy(statement["Condition"])
+            del condition[operator][key]
+            kept = {other: left for other, left in condition.items() if left}
+            yield "Condition", key, {**statement, "Condition": kept}
+            for value, rest in _without_one(values):
+                condition = copy.deepcopy(statement["Condition"])
+                condition[operator][key] = rest
+                yield "Condition", f"{key} {value}", {**statement, "Condition": condition}
+
+
+def _without_one(values: Any) -> Iterator[tuple[str, list[str]]]:
+    """Nothing for a single value: without it there would be no statement."""
+    if isinstance(values, list) and len(values) > 1:
+        for value in values:
+            yield value, [other for other in values if other != value]
+
+
+def widened(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
+    """Every role's policy with each Allow extended to all resources, and to all actions of its services.
+
+    A statement with a condition keeps its actions: the condition's key is mostly one that no other action has.
+    """
+    for document, policy in policies.items():
+        for statement in policy["Statement"] if document.startswith("role ") else []:
+            if statement["Effect"] != "Allow":
+                continue
+            actions = listed(statement["Action"])
+            services = sorted({f"{action.partition(':')[0]}:*" for action in actions})
+            changes = [("Resource", "*", actions)] if statement["Resource"] != "*" else []
+            changes += [("Action", services, services)] if "Condition" not in statement else []
+            for part, value, concerned in changes:
+                wider = {**statement, part: value}
+                mutated = [wider if other is statement else other for other in policy["Statement"]]
+                change = f"with {statement['Sid']}'s {part} {', '.join(listed(value))}"
+                yield Mutant(document, change, False, concerned, {**policy, "Statement": mutated})
+
+
+def survivors(rows: list[Row], policies: Mapping[str, Policy], tried: list[Mutant]) -> list[Mutant]:
+    """The mutants that no row notices: every row that held before still does. Raises as simulate() does."""
+    known = documents(policies)
+    requests, origins = [], []
+    for number, mutant in enumerate(tried):
+        key = f"mutant {number}"
+        known[key] = mutant.policy
+        swap = {mutant.document: key}
+        for row in rows:
+            asked = request(row, known)
+            deciding = {*asked["identity"], *(asked["boundary"] or []), asked["resourcePolicy"]}
+            if mutant.document in deciding and any(fnmatchcase(row.action, pattern) for pattern in mutant.actions):
+                asked["identity"] = [swap.get(name, name) for name in asked["identity"]]
+                asked["boundary"] = asked["boundary"] and [swap.get(name, name) for name in asked["boundary"]]
+                asked["resourcePolicy"] = swap.get(asked["resourcePolicy"], asked["resourcePolicy"])
+                requests.append(asked)
+                origins.append((number, row.allowed))
+    answers = simulate(known, requests)
+    caught = {number for (number, allowed), answer in zip(origins, answers, strict=True) if answer != allowed}
+    return [mutant for number, mutant in enumerate(tried) if number not in caught]

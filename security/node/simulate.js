@@ -1,0 +1,32 @@
+// One line of JSON in, one out: {documents, requests} -> ["Allowed" | "ImplicitlyDenied" | "ExplicitlyDenied", ...].
+// A request names its documents by key, so that a policy that a thousand requests are held against is sent once.
+import { stdin, stdout } from 'node:process'
+import { createInterface } from 'node:readline'
+import { runSimulation, runUnsafeSimulation } from '@cloud-copilot/iam-simulate'
+
+for await (const line of createInterface({ input: stdin })) {
+  const { documents, requests } = JSON.parse(line)
+  const named = (keys) => keys.map((key) => ({ name: key, policy: documents[key] }))
+  const results = []
+  for (const { principal, action, resource, account, context, checked, identity, boundary, resourcePolicy } of requests) {
+    const simulation = {
+      request: { principal, action, resource: { resource, accountId: account }, contextVariables: context },
+      identityPolicies: named(identity),
+      resourcePolicy: resourcePolicy ? documents[resourcePolicy] : undefined,
+      permissionBoundaryPolicies: boundary ? named(boundary) : undefined,
+      serviceControlPolicies: [],
+      resourceControlPolicies: []
+    }
+    if (!checked) {
+      results.push(runUnsafeSimulation(simulation, {}))
+      continue
+    }
+    const answer = await runSimulation(simulation, {})
+    // A key that the action does not know would be dropped, and a condition never met: a row that proves nothing.
+    const ignored = answer.result?.ignoredContextKeys ?? []
+    if (answer.resultType === 'error') results.push(`error: ${JSON.stringify(answer.errors)}`)
+    else if (ignored.length) results.push(`error: ${action} has no condition key ${ignored}`)
+    else results.push(answer.overallResult)
+  }
+  stdout.write(JSON.stringify(results) + '\n')
+}

@@ -1,0 +1,190 @@
+"""Least privilege of every role, over the policies of a real plan; and that what is meant to notice a fault does."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from security import simulator
+from security.__main__ import main
+from security.lint import escalations, findings, unexplained
+from security.matrix import FOLDER, boundary, failures, read_rows
+from security.mutation import mutants, survivors, widened
+from security.plan import BOUNDARY, boundaries, make_plan, planned_policies
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ["builder", "flow-logs", "hosting", "lambda", "notebook", "trainer", "training"]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan()
+
+
+@pytest.fixture(scope="module")
+def policies(plan):
+    return planned_policies(plan)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_rows()
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Skips where Node or the simulator is not installed: they are prerequisites of `make security` alone."""
+    try:
+        simulator.simulate({}, [])
+    except simulator.SimulatorMissing as missing:
+        pytest.skip(str(missing))
+
+
+def test_every_role_of_the_plan_has_a_table_a_policy_and_a_trust(policies):
+    tables = {path.stem for path in FOLDER.glob("*.yaml")}
+    assert sorted(tables - {"boundary", "buckets", "key", "trust"}) == ROLES
+    assert {key for key in policies if not key.startswith("arn:")} == {
+        f"{k} {r}" for k in ("role", "trust") for r in ROLES
+    }
+    assert len([key for key in policies if key.startswith("arn:")]) == 3  # the key, the two buckets
+
+
+def test_every_role_of_the_plan_has_the_boundary(plan):
+    assert boundaries(plan) == dict.fromkeys(ROLES, BOUNDARY)
+
+
+def test_a_call_is_this_projects_code_or_on_a_page_of_aws(rows):
+    for row in rows:
+        if row.page:
+            assert row.page.startswith("https://docs.aws.amazon.com/"), row
+        elif row.allowed:
+            assert (ROOT / row.reason).is_file(), row
+
+
+def test_each_role_has_what_it_must_and_must_not(rows):
+    for role in ROLES:
+        own = [row for row in rows if row.table == role]
+        assert {row.allowed for row in own} == {True, False}
+        assert any(row.action == "iam:PassRole" and not row.allowed for row in own)
+
+
+def test_the_matrix_holds(simulated, rows, policies):
+    assert failures(rows, policies) == []
+
+
+def test_a_statement_less_is_noticed(simulated, rows, policies):
+    tried = list(mutants({**policies, "boundary": boundary()}))
+    assert {mutant.whole for mutant in tried} == {True, False}
+    assert [str(mutant) for mutant in survivors(rows, policies, tried)] == []
+
+
+def test_a_wider_statement_is_noticed(simulated, rows, policies):
+    tried = list(widened(policies))
+    assert len(tried) > 60
+    assert [str(mutant) for mutant in survivors(rows, policies, tried)] == []
+
+
+def test_a_role_that_another_service_may_take_is_noticed(simulated, rows, policies):
+    wider = copy.deepcopy(policies)
+    wider["trust lambda"]["Statement"][0]["Principal"]["Service"] = ["lambda.amazonaws.com", "ec2.amazonaws.com"]
+    assert "ec2.amazonaws.com" in {row.principal for row in failures(rows, wider)}
+
+
+def test_linters_find_nothing_unexplained(policies):
+    assert unexplained(findings(policies)) == []
+    assert escalations(policies) == []
+
+
+def test_linters_find_a_mistake_and_an_escalation():
+    statement = {
+        "Effect": "Allow",
+        "Action": ["iam:PassRole", "lambda:CreateFunction", "lambda:InvokeFunction"],
+        "Resource": "*",
+    }
+    misspelt = {"Effect": "Allow", "Action": "s3:GetObjekt", "Resource": "*"}
+    policies = {"role mallory": {"Version": "2012-10-17", "Statement": [statement, misspelt]}}
+    assert any("s3:GetObjekt" in finding or "UNKNOWN_ACTION" in finding for finding in unexplained(findings(policies)))
+    assert any("privilege escalation" in way for way in escalations(policies))
+
+
+def test_mutants_take_away_every_statement_and_every_part():
+    statement = {
+        "Sid": "Both",
+        "Effect": "Allow",
+        "Action": ["s3:GetObject", "s3:PutObject"],
+        "Resource": "*",
+        "Condition": {"Bool": {"aws:SecureTransport": "true"}, "StringEquals": {"s3:prefix": ["a", "b"]}},
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement, {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
+    before = json.dumps(policy)
+    assert [str(mutant) for mutant in mutants({"p": policy})] == [
+        "p without Both",
+        "p without Both's Action s3:GetObject",
+        "p without Both's Action s3:PutObject",
+        "p without Both's Condition aws:SecureTransport",
+        "p without Both's Condition s3:prefix",
+        "p without Both's Condition s3:prefix a",
+        "p without Both's Condition s3:prefix b",
+        "p without statement 2",
+    ]
+    assert json.dumps(policy) == before
+
+
+def test_a_request_that_aws_does_not_know_is_no_evidence(simulated):
+    asked = simulator.Request(
+        principal="arn:aws:iam::123456789012:role/pictures-lambda",
+        action="s3:GetObjekt",
+        resource="arn:aws:s3:::bucket/key",
+        account="123456789012",
+        context={},
+        checked=True,
+        identity=[],
+        boundary=None,
+        resourcePolicy=None,
+    )
+    with pytest.raises(ValueError, match="s3:GetObjekt"):
+        simulator.simulate({}, [asked])
+    # A dropped condition key would make every must-not row hold.
+    with pytest.raises(ValueError, match="s3:prefix"):
+        simulator.simulate({}, [{**asked, "action": "s3:GetObject", "context": {"s3:prefix": "a"}}])
+
+
+@pytest.mark.parametrize(("failed", "status"), [([], 0), (["failed: a vector"], 1)])
+def test_the_vectors_are_a_command_too(failed, status, monkeypatch, capsys):
+    monkeypatch.setattr("security.vectors.report", lambda slow: [*failed] if slow else ["fast"])
+    assert main(["vectors", "--slow"]) == status
+    assert capsys.readouterr().err.splitlines() == failed
+
+
+def test_a_missing_record_is_named(capsys):
+    assert main(["roles", "--calls", "nowhere.jsonl"]) == 2
+    assert capsys.readouterr().err == "security: --calls nowhere.jsonl: no such file\n"
+
+
+def test_the_report_prints_its_figures_and_names_a_call_that_no_row_has(simulated, monkeypatch, capsys, tmp_path, plan):
+    monkeypatch.setattr("security.roles.make_plan", lambda: plan)
+    calls = tmp_path / "calls.jsonl"
+    lines = [{"service": "s3", "action": name, "access_key": "trainer"} for name in ("GetObject", "DeleteObject")]
+    calls.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["roles", "--calls", str(calls)]) == 1
+    printed = capsys.readouterr()
+    assert "2 actions of 1 roles recorded in a run: 1 in a row" in printed.out
+    assert printed.err == "calls: in no row of the role: trainer: s3:DeleteObject\n"
+
+
+def test_a_damaged_record_is_named(monkeypatch, capsys, tmp_path, plan):
+    monkeypatch.setattr("security.roles.make_plan", lambda: plan)
+    calls = tmp_path / "calls.jsonl"
+    calls.write_text("{}\n")
+    assert main(["roles", "--calls", str(calls)]) == 2
+    assert f"{calls} line 1: not a recorded call" in capsys.readouterr().err
+
+
+def test_without_node_the_remedy_is_named(monkeypatch, capsys, plan):
+    monkeypatch.setattr("security.roles.make_plan", lambda: plan)
+    monkeypatch.setenv("PATH", "")
+    assert main(["roles"]) == 2
+    assert "install Node.js" in capsys.readouterr().err
