@@ -51,7 +51,7 @@ run "the_key_admits_exactly_who_must_use_it" {
       Sid       = "LogGroups"
       Effect    = "Allow"
       Principal = { Service = "logs.eu-central-1.amazonaws.com" }
-      Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+      Action    = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
       Resource  = "*"
       Condition = {
         ArnLike = {
