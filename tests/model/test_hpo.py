@@ -361,7 +361,7 @@ def test_ctrl_c_ends_every_worker_and_keeps_the_trials_for_the_next_run(task_fla
     try:
         cut_off = wait_for_trials_in_the_middle(storage, process, 2)
         os.killpg(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
         wait_until_gone([trial.user_attrs["process"] for trial in cut_off])
     finally:
         if process.poll() is None:
