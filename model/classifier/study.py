@@ -52,27 +52,31 @@ def opened(path: Path, name: str, heartbeat_seconds: int) -> Iterator[optuna.Stu
 def _open(path: Path, name: str, heartbeat_seconds: int) -> optuna.Study:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(_connect(path)) as connection:
-            # Readers then do not wait for the writer, nor it for them.
-            connection.execute("PRAGMA journal_mode=WAL")
-            tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        with Path(f"{path}.lock").open("w") as lock:
+            # Two processes at once would create the tables twice, and SQLite changes its journal's mode for one alone.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _open_alone(path, name, heartbeat_seconds)
     except (OSError, sqlite3.Error) as error:
         raise Mistake(f"--storage {path}: {error}; free or repair the file, or choose another") from error
+
+
+def _open_alone(path: Path, name: str, heartbeat_seconds: int) -> optuna.Study:
+    with closing(_connect(path)) as connection:
+        # Readers then do not wait for the writer, nor it for them.
+        connection.execute("PRAGMA journal_mode=WAL")
+        tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     # A kill may have left some of Optuna's tables only; it adds the others.
     if tables and tables.isdisjoint({"studies", "version_info", "alembic_version"}):
         raise Mistake(f"--storage {path}: an SQLite file of something else than Optuna; choose another")
     try:
-        with Path(f"{path}.lock").open("w") as lock:
-            # Two processes at once would create the tables twice.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            storage = optuna.storages.RDBStorage(
-                # The path goes to SQLite itself: in a URL some characters would mean something.
-                "sqlite:///study",
-                engine_kwargs={"creator": lambda: _connect(path)},
-                heartbeat_interval=heartbeat_seconds,
-                grace_period=MISSED_BEATS * heartbeat_seconds,
-                heartbeat_stale_trial_callback=retry,
-            )
+        storage = optuna.storages.RDBStorage(
+            # The path goes to SQLite itself: in a URL some characters would mean something.
+            "sqlite:///study",
+            engine_kwargs={"creator": lambda: _connect(path)},
+            heartbeat_interval=heartbeat_seconds,
+            grace_period=MISSED_BEATS * heartbeat_seconds,
+            heartbeat_stale_trial_callback=retry,
+        )
     except RuntimeError as error:
         raise Mistake(f"--storage {path}: {' '.join(str(error).split())}") from error
     return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
