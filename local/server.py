@@ -4,7 +4,6 @@ moto answers what it does not know with a 500, which AWS's clients retry for min
 call. Every call is written to a file, so that what a run really needed can be held against the policies' grants.
 """
 
-import contextlib
 import io
 import json
 import socket
@@ -45,7 +44,6 @@ class AccountApplication:
         self._put_picture = put_picture
         self._answers: OrderedDict[str, Response] = OrderedDict()
         self._lock = threading.Lock()
-        self._ec2_lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
@@ -83,11 +81,8 @@ class AccountApplication:
 
     def _answer(self, environ: dict[str, Any], service: str, action: str) -> Response:
         call = f"{service} {action}"
-        # moto's EC2 replaces lists that another thread may be changing: of two calls at once one can be lost.
-        alone = self._ec2_lock if service == "ec2" else contextlib.nullcontext()
         try:
-            with alone:
-                body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+            body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
         except NotImplementedError as error:
             return _refusal(
                 service, environ, "EmulatorUnsupported", f"{service} {action}: the local account lacks {error}"

@@ -21,7 +21,6 @@ import struct
 import sys
 import threading
 import traceback
-from contextlib import suppress
 from http import HTTPStatus
 
 # Lengths of the two parts of a message: fields (JSON) and body.
@@ -195,14 +194,6 @@ def warm_up(model: Model) -> None:
         raise RuntimeError(f"a 500 x 375 JPEG is answered with {answer['status']} {body.decode(errors='replace')}")
 
 
-def give_back_memory() -> None:
-    """Return to the system what loading took and freed, half of what a worker has by then; glibc alone keeps it."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def leave_with(channel: socket.socket) -> None:
     """End this process, whatever it does, when the other end of the channel is gone."""
 
@@ -226,7 +217,6 @@ def main() -> None:
     try:
         model = Model(model_dir)
         warm_up(model)
-        give_back_memory()
     except Exception as error:
         log(error="the model cannot be loaded", traceback=traceback.format_exc())
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
