@@ -260,10 +260,11 @@ torch.save([torch.cat(rows), found.computed, found.from_cache], sys.argv[5])
 def rows_in(cache: Path) -> int:
     if not (cache / DATABASE).exists():
         return 0
-    with contextlib.closing(sqlite3.connect(f"file:{cache / DATABASE}?mode=ro", uri=True, timeout=60)) as connection:
+    # Not opened read-only: what a kill left in the journal can only be rolled back by one who may write.
+    with contextlib.closing(sqlite3.connect(f"file:{cache / DATABASE}?mode=rw", uri=True, timeout=60)) as connection:
         try:
             return connection.execute("SELECT count(*) FROM features").fetchone()[0]
-        except sqlite3.OperationalError:  # Not made yet, or with a journal that who only reads may not roll back.
+        except sqlite3.OperationalError:  # Its tables are not made yet.
             return 0
 
 
