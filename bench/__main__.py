@@ -1,6 +1,6 @@
 """Measure what the README claims, beside its peers, and print the table.
 
-    python -m bench [training|serving|lambda] [--quick] [--part PART ...]
+    python -m bench [training|serving|lambda|capacity] [--quick] [--part PART ...]
 
 Wants a quiet machine: about half an hour on two cores. Pictures are made for the run and gone afterwards.
 """
@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import lambda_function, machine, table, training
+from bench import capacity, lambda_function, machine, table, training
 from bench.serving import subject as serving
 
-SUBJECTS = {"training": training, "serving": serving, "lambda": lambda_function}
+SUBJECTS = {"training": training, "serving": serving, "lambda": lambda_function, "capacity": capacity}
 BUILD = Path(__file__).resolve().parents[1] / "build" / "bench"
 
 

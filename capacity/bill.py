@@ -40,7 +40,7 @@ def usage(outcome: Outcome) -> Usage:
     month = MONTH_HOURS * 3600 / outcome.duration
     return Usage(
         instance_hours=outcome.instance_seconds / 3600 * month,
-        invocations=float((outcome.status != REFUSED).sum()) * month,
+        invocations=float((outcome.status != REFUSED).sum() + outcome.run_again) * month,
         provisioned_seconds=outcome.provisioned_seconds * month,
         on_demand_seconds=outcome.on_demand_seconds * month,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import deque
 from dataclasses import dataclass
+from heapq import heapreplace
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,6 @@ class Endpoint:
             if len(waiting) >= self._variant.queue_length:
                 return None
             waiting.append(start)
-        heapq.heapreplace(workers, start + service_seconds)
-        return start + service_seconds
+        ends = start + service_seconds
+        heapreplace(workers, ends)
+        return ends

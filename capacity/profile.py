@@ -20,6 +20,9 @@ class Profile:
     workers: requests an instance works on at a time; queue_length: requests that wait, any more are answered 503.
     lambda_seconds: what the function takes beside waiting for the endpoint (fetching the picture, above all).
     cold_start_seconds: what a new execution environment adds.
+    max_rps: the most requests a second that an instance was seen to answer with a p99 within slo_p99_ms; None where
+    that was not measured. date, machine: when and where it was measured.
+    assumed: which of FUNCTION's fields a file left out: a server alone does not tell them.
     """
 
     instance_type: str
@@ -29,6 +32,11 @@ class Profile:
     queue_length: int = 64
     lambda_seconds: float = 0.1
     cold_start_seconds: float = 1.0
+    max_rps: float | None = None
+    slo_p99_ms: float | None = None
+    date: str = ""
+    machine: str = ""
+    assumed: tuple[str, ...] = ()
 
     def draw(self, draws: np.random.Generator, count: int) -> np.ndarray:
         """Service times in seconds of `count` requests, shape (count,)."""
@@ -42,7 +50,17 @@ ASSUMED = Profile(
     service_seconds=np.array([0.080, 0.086, 0.090, 0.093, 0.096, 0.099, 0.102, 0.105, 0.109, 0.115, 0.145]),
 )
 
-SCALARS = {"workers": int, "queue_length": int, "lambda_seconds": float, "cold_start_seconds": float}
+# The least of each number; a whole number where that is one.
+NUMBERS = {
+    "workers": 1,
+    "queue_length": 0,
+    "lambda_seconds": 0.0,
+    "cold_start_seconds": 0.0,
+    "max_rps": 0.0,
+    "slo_p99_ms": 0.0,
+}
+WORDS = ("source", "date", "machine")
+FUNCTION = ("lambda_seconds", "cold_start_seconds")
 
 
 def assumed(instance_type: str) -> Profile:
@@ -50,8 +68,10 @@ def assumed(instance_type: str) -> Profile:
     return replace(ASSUMED, instance_type=instance_type)
 
 
-def read(path: Path, instance_type: str) -> Profile:
+def read(path: Path, instance_type: str | None = None) -> Profile:
     """The profile in a JSON file, whose keys are Profile's fields; those with a default may be left out.
+
+    instance_type: the endpoint's, which it must be of; None takes any.
 
     Raises UserError, naming file and line, for another instance type than the endpoint's and for values that are none.
     """
@@ -68,11 +88,16 @@ def read(path: Path, instance_type: str) -> Profile:
     def line(key: str) -> int:
         return text[: max(text.find(f'"{key}"'), 0)].count("\n") + 1
 
-    for key in content.keys() - SCALARS.keys() - {"instance_type", "source", "service_seconds"}:
+    for key in content.keys() - NUMBERS.keys() - {"instance_type", "service_seconds", *WORDS}:
         raise UserError(f"{path}:{line(key)}: {key} is no part of a profile: remove it")
-    if content.get("instance_type") != instance_type:
+    measured_on = content.get("instance_type")
+    if instance_type is None and (not isinstance(measured_on, str) or not measured_on.startswith("ml.")):
         raise UserError(
-            f"{path}:{line('instance_type')}: measured on {content.get('instance_type')}, the endpoint runs on "
+            f"{path}:{line('instance_type')}: instance_type is {measured_on!r}: give one such as ml.m5.xlarge"
+        )
+    if measured_on != (instance_type or measured_on):
+        raise UserError(
+            f"{path}:{line('instance_type')}: measured on {measured_on}, the endpoint runs on "
             f"{instance_type}: give a profile of that type"
         )
     service = content.get("service_seconds")
@@ -82,18 +107,19 @@ def read(path: Path, instance_type: str) -> Profile:
         raise UserError(
             f"{path}:{line('service_seconds')}: service_seconds must ascend from above 0: they are quantiles"
         )
-    scalars = {key: content[key] for key in SCALARS if key in content}
-    for key, value in scalars.items():
-        least = 1 if key == "workers" else 0
-        if not _is_number(value) or value < least or SCALARS[key](value) != value:
-            kind = "whole number" if SCALARS[key] is int else "number"
-            raise UserError(f"{path}:{line(key)}: {key} is {value!r}: give a {kind} from {least}")
-    return Profile(
-        instance_type=instance_type,
-        source=str(content.get("source", path)),
-        service_seconds=np.array(service, dtype=float),
-        **scalars,
-    )
+    numbers = {key: content[key] for key in NUMBERS if key in content}
+    for key, value in numbers.items():
+        least = NUMBERS[key]
+        if not _is_number(value) or value < least or type(least)(value) != value:
+            kind = "whole number" if isinstance(least, int) else "number"
+            raise UserError(f"{path}:{line(key)}: {key} is {value!r}: give a {kind} from {least:g}")
+        numbers[key] = type(least)(value)  # 2.0 is a whole number too
+    words = {"source": str(path)} | {key: content[key] for key in WORDS if key in content}
+    for key, value in words.items():
+        if not isinstance(value, str):
+            raise UserError(f"{path}:{line(key)}: {key} is {value!r}: give a text")
+    assumed = tuple(name for name in FUNCTION if name not in content)
+    return Profile(measured_on, service_seconds=np.array(service, dtype=float), **numbers, **words, assumed=assumed)
 
 
 def _is_number(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date
 
@@ -10,8 +11,8 @@ import numpy as np
 from capacity.bill import MONTH_HOURS, Usage, bill, total, usage
 from capacity.configuration import Configuration
 from capacity.prices import STALE_DAYS, PriceList
-from capacity.profile import Profile
-from capacity.simulation import ANSWERED, FAILED, REFUSED, Outcome
+from capacity.profile import FUNCTION, Profile
+from capacity.simulation import FAILED, REFUSED, Outcome
 from capacity.target_tracking import Decision
 from capacity.trace import MINUTE, Trace
 
@@ -43,15 +44,27 @@ def demand(trace: Trace) -> str:
 def service(profile: Profile) -> str:
     """A line about a profile."""
     median, last = np.quantile(profile.service_seconds, [0.5, 1.0])
+    known_from = ", ".join(filter(None, (profile.source, profile.date, profile.machine)))
+    workers = f"{profile.workers} workers" if profile.workers > 1 else "one worker"
+    fetch, start = (
+        f"{getattr(profile, name) * 1000:.0f} ms more{' (assumed)' if name in profile.assumed else ''}"
+        for name in FUNCTION
+    )
     return (
-        f"{profile.instance_type}: {profile.workers} workers, {median * 1000:.0f} ms a request (at most "
-        f"{last * 1000:.0f}), in the function {profile.lambda_seconds * 1000:.0f} ms more, a cold start "
-        f"{profile.cold_start_seconds * 1000:.0f}; {profile.source}"
+        f"{profile.instance_type}: {workers}, {median * 1000:.0f} ms a request (at most {last * 1000:.0f}), in the "
+        f"function {fetch}, at a cold start {start}; {known_from}"
     )
 
 
 def outcomes(by_rule: dict[str, Outcome], configuration: Configuration, prices: PriceList, slo_seconds: float) -> str:
     """What became of the requests and what a month of it costs; a column for each scale-in rule."""
+    return table(outcome_rows(by_rule, configuration, prices, slo_seconds))
+
+
+def outcome_rows(
+    by_rule: dict[str, Outcome], configuration: Configuration, prices: PriceList, slo_seconds: float
+) -> list[list[str]]:
+    """The same, as rows."""
     columns = [_column(outcome, slo_seconds) for outcome in by_rule.values()]
     rows = [["scale-in", *by_rule]]
     rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
@@ -59,31 +72,55 @@ def outcomes(by_rule: dict[str, Outcome], configuration: Configuration, prices: 
     rows.append(["USD a month", *[""] * len(bills)])
     rows += [[f"  {lines[0].item}", *(f"{line.usd:,.2f}" for line in lines)] for lines in zip(*bills, strict=True)]
     rows.append(["  total", *(f"{total(lines):,.2f}" for lines in bills)])
-    return table(rows)
+    return rows
+
+
+def figure(value: object) -> str:
+    """A variable's value as Terraform writes it."""
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _column(outcome: Outcome, slo_seconds: float) -> dict[str, str]:
     requests = len(outcome.status)
-    answered = outcome.latency[outcome.status == ANSWERED]
+    latency = latencies(outcome)
 
     def share(count: int) -> str:
         return f"{count:,} ({count / requests:.2%})"
 
-    def percentile(of: float) -> str:
-        return f"{np.percentile(answered, of) * 1000:,.0f} ms" if len(answered) else "none answered"
-
     return {
-        "p50": percentile(50),
-        "p99": percentile(99),
-        f"over the SLO ({slo_seconds * 1000:g} ms)": share(int((answered > slo_seconds).sum())),
+        "p50": milliseconds(quantile(latency, 0.5)),
+        "p99": milliseconds(quantile(latency, 0.99)),
+        f"over the SLO ({slo_seconds * 1000:g} ms)": share(int((outcome.latency > slo_seconds).sum())),
         "throttled (429)": share(int((outcome.status == REFUSED).sum())),
         "failed (timeout, 503)": share(int((outcome.status == FAILED).sum())),
+        **{name: f"{count:,} times" for name, count in _again(outcome).items()},
         "beyond provisioned": share(outcome.spilled),
         "cold starts": share(outcome.cold_starts),
         "scaling decisions": f"{len(outcome.decisions):,}",
         "most instances": f"{max(count for _, count in outcome.capacity)}",
         "instance-hours": f"{outcome.instance_seconds / 3600:,.1f}",
     }
+
+
+def latencies(outcome: Outcome) -> np.ndarray:
+    """Seconds to the answer of each request that was not throttled, infinite where it failed; shape (let in,)."""
+    return np.where(outcome.status == FAILED, np.inf, outcome.latency)[outcome.status != REFUSED]
+
+
+def quantile(latency: np.ndarray, share: float) -> float:
+    """The latency that a share of them do not exceed: p99 is within the SLO where at most 1 % are not."""
+    return float(np.quantile(latency, share, method="inverted_cdf")) if len(latency) else np.inf
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if np.isfinite(seconds) else "fails"
+
+
+def _again(outcome: Outcome) -> dict[str, int]:
+    """What Lambda tried again of asynchronous events; what it gave up went to the dead-letter queue."""
+    if not outcome.asynchronous:
+        return {}
+    return {"tried again after a throttle": outcome.retried, "run again after an error": outcome.run_again}
 
 
 def explanation(decisions: Sequence[Decision]) -> str:

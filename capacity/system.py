@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from capacity.configuration import Configuration
 from capacity.endpoint import Variant
+from capacity.event_queue import Events
 from capacity.execution_environments import Function
 from capacity.profile import Profile
 from capacity.simulation import System
@@ -15,8 +16,18 @@ ACCOUNT_CONCURRENCY = 1000
 # What an endpoint took from one to two ml.g5.xlarge instances (seen in August 2026); AWS documents no figure.
 UPDATE_SECONDS = 213.0
 
+# As terraform/modules/lambda sets it. Its function answers whatever goes wrong, which Lambda takes for success; one
+# that raises is run again.
+MAXIMUM_EVENT_AGE_SECONDS = 3600.0
+EVENTS = {
+    "sync": None,
+    "async": Events(MAXIMUM_EVENT_AGE_SECONDS, error_waits=()),
+    "async-raising": Events(MAXIMUM_EVENT_AGE_SECONDS),
+}
 
-def system(configuration: Configuration, profile: Profile, scale_in: ScaleIn) -> System:
+
+def system(configuration: Configuration, profile: Profile, scale_in: ScaleIn, events: Events | None = None) -> System:
+    """See simulation.System. events: of a function that is invoked asynchronously."""
     reserved = configuration.lambda_reserved_concurrency
     return System(
         Function(
@@ -25,6 +36,7 @@ def system(configuration: Configuration, profile: Profile, scale_in: ScaleIn) ->
             overhead=profile.lambda_seconds,
             cold_start=profile.cold_start_seconds,
             timeout=configuration.lambda_timeout_seconds,
+            events=events,
         ),
         Variant(workers=profile.workers, queue_length=profile.queue_length, update_seconds=UPDATE_SECONDS),
         Policy(

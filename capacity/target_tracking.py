@@ -15,6 +15,7 @@ from typing import Literal
 HIGH_DATAPOINTS = 3
 LOW_DATAPOINTS = 15
 LOW_SHARE = 0.9  # of the target; EC2 Auto Scaling has other figures
+SAFETY = 0.5  # the share of its highest rate that SageMaker's documentation would have an instance work at
 
 ScaleIn = Literal["proportional", "one at a time"]
 
@@ -45,6 +46,14 @@ class Decision:
 def low_threshold(target: float) -> float:
     """Where the alarm for scaling in lies."""
     return LOW_SHARE * target
+
+
+def target_of(max_rps: float) -> float:
+    """The target, in invocations per instance and minute, for an instance that holds `max_rps` requests a second.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-loadtest.html
+    """
+    return max_rps * SAFETY * 60
 
 
 class TargetTracking:

@@ -1,4 +1,4 @@
-"""A trace of requests from a CSV file: the header `time` or `time,count`; seconds or ISO 8601."""
+"""A trace of requests from a file: CSV with the header `time` or `time,count`, or a metric that CloudWatch exported."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from capacity import metric_export
 from capacity.errors import UserError
 
 MINUTE = 60.0
@@ -31,21 +32,31 @@ class Trace:
 
 
 def read(path: Path, seed: int = 0) -> Trace:
-    """The trace of a CSV file.
+    """The trace of a file.
 
-    `time` alone is a line a request. `time,count` is a line a period of equal length, as CloudWatch exports a metric
-    (60 s where there is one line): its requests are spread over the period at random, by the seed. Times count from the
-    whole minute before the first. Raises UserError, naming file and line, for anything else, gaps in `time,count` among
-    them: nobody but the user knows whether nothing came or nothing was recorded.
+    `time` alone is a line a request. `time,count` is a line a period of equal length (60 s where there is one): its
+    requests are spread over the period at random, by the seed, as are those of a metric (see capacity.metric_export).
+    Times count from the whole minute before the first. Raises UserError, naming file and line, for anything else, gaps
+    in `time,count` among them: nobody but the user knows whether nothing came or nothing was recorded.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
+            if file.read(1) == "{":
+                return _of_metric(path, metric_export.read_json(path, "{" + file.read()), seed)
+            file.seek(0)
             rows = csv.reader(file, skipinitialspace=True)
             header = [name.strip().lower() for name in next(rows, [])]
+            if header and header[0] in metric_export.CONSOLE_HEADERS:
+                return _of_metric(path, metric_export.read_csv(path, rows, lambda: rows.line_num), seed)
             if header not in (["time"], ["time", "count"]):
                 found = ",".join(header) if header else "an empty file"
                 raise UserError(f"{path}:1: expected the header time or time,count, found {found}")
             times, counts = _columns(path, rows, len(header))
+            if times and (days := (times[-1] - times[0]) / metric_export.DAY_SECONDS) > metric_export.LONGEST_DAYS:
+                raise UserError(
+                    f"{path}:{rows.line_num}: {days:,.0f} days after the first line: give at most "
+                    f"{metric_export.LONGEST_DAYS}"
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     if not times:
@@ -54,7 +65,13 @@ def read(path: Path, seed: int = 0) -> Trace:
     starts = starts - starts[0] // MINUTE * MINUTE
     if len(header) == 1:
         return Trace(path.name, starts, _whole_minutes(starts[-1]))
-    return _spread(path, starts, np.frombuffer(counts).astype(np.int64), seed)
+    return _spread(path, path.name, starts, np.frombuffer(counts).astype(np.int64), seed)
+
+
+def _of_metric(path: Path, periods: metric_export.Periods, seed: int) -> Trace:
+    name = f"{path.name} ({periods.missing:,} of {len(periods.counts):,} periods have no datapoint: no requests)"
+    starts = periods.starts - periods.starts[0] // MINUTE * MINUTE
+    return _spread(path, name if periods.missing else path.name, starts, periods.counts, seed)
 
 
 def _columns(path: Path, rows: Iterator[list[str]], width: int) -> tuple[array[float], array[float]]:
@@ -113,13 +130,13 @@ def _check_gap(place: str, text: str, times: array[float]) -> None:
         )
 
 
-def _spread(path: Path, starts: np.ndarray, counts: np.ndarray, seed: int) -> Trace:
+def _spread(path: Path, name: str, starts: np.ndarray, counts: np.ndarray, seed: int) -> Trace:
     if not counts.any():
         raise UserError(f"{path}: every count is 0: there is nothing to simulate")
     period = float(starts[1] - starts[0]) if len(starts) > 1 else MINUTE
     arrivals = np.repeat(starts, counts) + np.random.default_rng(seed).random(counts.sum()) * period
     arrivals.sort()
-    return Trace(path.name, arrivals, _whole_minutes(starts[-1] + period))
+    return Trace(name, arrivals, _whole_minutes(starts[-1] + period))
 
 
 def _whole_minutes(seconds: float) -> float:

@@ -1,6 +1,6 @@
 """A closed loop of HTTP clients: each sends its next picture when the answer to its last one has come.
 
-    python bench/serving/load.py PORT PICTURE [PICTURE ...] [--clients 4] [--warm-up 2] [--seconds 6]
+    python -m bench.serving.load PORT PICTURE [PICTURE ...] [--clients 4] [--warm-up 2] [--seconds 6]
 
 It takes a process of its own and the standard library alone, so that it costs the server little. Connections are kept
 alive. A refusal that says Retry-After is obeyed, up to LONGEST_WAIT_SECONDS. Every request is accounted for: answered,
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from capacity import connection as http
+
+ROOT = Path(__file__).resolve().parents[2]
 LONGEST_WAIT_SECONDS = 1.0
 ANSWER_SECONDS = 60.0
 CONTENT_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
@@ -52,9 +56,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def run(port: int, pictures: Sequence[Path], clients: int, seconds: float, warm_up: float = 2.0) -> Load:
     """Load a server on this machine from another process; raises CalledProcessError where the clients fail."""
-    command = [sys.executable, __file__, port, *pictures, "--clients", clients]
+    command = [sys.executable, "-m", "bench.serving.load", port, *pictures, "--clients", clients]
     command += ["--seconds", seconds, "--warm-up", warm_up]
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True, env=environment)
     return Load(**json.loads(done.stdout))
 
 
@@ -79,22 +84,22 @@ class Clients:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     connection = connection or await asyncio.open_connection("127.0.0.1", self.port)
-                    status, headers = await _ask(*connection, request)
+                    status, headers, _ = await http.exchange(connection, request)
             except (OSError, EOFError, TimeoutError, ValueError):
                 self.lost += 1
-                connection = await _close(connection)
+                connection = await http.close(connection)
                 await asyncio.sleep(0.1)
                 continue
-            self.statuses[status] += 1
-            if status == "200":
+            self.statuses[str(status)] += 1
+            if status == 200:
                 ended = time.monotonic()
                 self.served.append((ended, ended - started))
             if headers.get("connection", "").lower() == "close":
-                connection = await _close(connection)
+                connection = await http.close(connection)
             if "retry-after" in headers:
                 with suppress(ValueError):
                     await asyncio.sleep(min(float(headers["retry-after"]), LONGEST_WAIT_SECONDS))
-        await _close(connection)
+        await http.close(connection)
 
 
 async def measure(port: int, pictures: Sequence[Path], clients: int, seconds: float, warm_up: float) -> Load:
@@ -125,29 +130,6 @@ def _request(path: Path) -> bytes:
         f"Content-Type: {CONTENT_TYPES[path.suffix]}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
-
-
-async def _ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
-) -> tuple[str, dict[str, str]]:
-    """The answer's status and headers (lower-case names); its body is read and dropped.
-
-    Raises ValueError for an answer without Content-Length: none of the servers here sends chunks.
-    """
-    writer.write(request)
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    if "content-length" not in headers:
-        raise ValueError("no Content-Length")
-    await reader.readexactly(int(headers["content-length"]))
-    return head[0].split()[1], headers
-
-
-async def _close(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None) -> None:
-    if connection:
-        connection[1].close()
-        with suppress(OSError):
-            await connection[1].wait_closed()
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The command: what it prints, and one line and exit status 2 for a user's mistake."""
 
+import json
 import re
 import subprocess
 import sys
@@ -56,7 +57,17 @@ def test_a_profile_replaces_the_assumption(capsys, tmp_path, busy_hour):
     path.write_text('{"instance_type": "ml.m5.xlarge", "service_seconds": [0.9, 0.9], "lambda_seconds": 0}')
     text = printed(capsys, "simulate", "--trace", busy_hour, "--config", REFERENCE, "--profile", str(path))
     assert re.search(r"^p50 +9\d\d ms", text, re.M)
-    assert "assumed" not in text
+    # What the file does not say is still assumed.
+    assert "assumed, not" not in text and "in the function 0 ms more, at a cold start 1000 ms more (assumed)" in text
+
+
+def test_a_request_that_fails_is_slower_than_any(capsys, tmp_path, busy_hour):
+    """Here a queue of none refuses the second of two at a time: more than 1 % of them all."""
+    path = tmp_path / "narrow.json"
+    content = {"instance_type": "ml.m5.xlarge", "service_seconds": [0.3, 0.3], "workers": 1, "queue_length": 0}
+    path.write_text(json.dumps(content))
+    text = printed(capsys, "simulate", "--trace", busy_hour, "--config", REFERENCE, "--profile", str(path))
+    assert re.search(r"^p50 +400 ms", text, re.M) and re.search(r"^p99 +fails +fails$", text, re.M)
 
 
 def test_cost_stands_beside_the_reference(capsys, tmp_path):

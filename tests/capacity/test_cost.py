@@ -64,6 +64,7 @@ def test_an_hour_of_a_trace_becomes_a_month():
         spilled=0,
         decisions=[],
         capacity=[(0.0, 2)],
+        billed=[(0.0, 2)],
         instance_seconds=7200.0,
         provisioned_seconds=0.4,
         on_demand_seconds=0.1,

@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from capacity import profile
 from capacity.errors import UserError
@@ -30,6 +32,35 @@ def test_draws_have_the_written_quantiles(written):
     assert read.workers == 4
 
 
+def test_what_was_measured_of_an_instance(written):
+    measured = {"max_rps": 12.5, "slo_p99_ms": 500, "date": "2026-10-02", "machine": "two processors", "workers": 2.0}
+    read = profile.read(written(GOOD | measured), "ml.m5.xlarge")
+    assert (read.max_rps, read.slo_p99_ms, read.date, read.machine) == (12.5, 500, "2026-10-02", "two processors")
+    assert type(read.workers) is int
+    assert profile.read(written(GOOD), "ml.m5.xlarge").max_rps is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=2), part, max_size=2),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from([*profile.NUMBERS, *profile.WORDS, *GOOD]), JSON, max_size=4))
+def test_whatever_a_profile_holds_is_read_or_refused(tmp_path_factory, changes):
+    path = tmp_path_factory.getbasetemp() / "whatever.json"
+    path.write_text(json.dumps(GOOD | changes))
+    try:
+        read = profile.read(path, "ml.m5.xlarge")
+    except UserError as error:
+        assert str(error).startswith(f"{path}:")
+    else:
+        drawn = read.draw(np.random.default_rng(0), 10)
+        assert (drawn > 0).all() and np.isfinite(drawn).all()
+
+
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
@@ -42,6 +73,8 @@ def test_draws_have_the_written_quantiles(written):
         ({"service_seconds": [0.1]}, 4, "two or more"),
         ({"threads": 2}, 9, "threads is no part of a profile"),
         ({"lambda_seconds": -1}, 9, "lambda_seconds is -1"),
+        ({"max_rps": "many"}, 9, "max_rps is 'many': give a number from 0"),
+        ({"date": 2026}, 9, "date is 2026: give a text"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_line(written, change, line, message):

@@ -236,6 +236,31 @@ def test_observed_recovery_once_a_second_instance_is_in_service():
     assert 212.8 <= slow[-1] - decided <= 260.2
 
 
+def test_observed_forty_eight_instances_in_one_activity_of_seven_minutes():
+    """Seen on an asynchronous endpoint: the activity to 48 instances took 7 min 6 s."""
+    variant = replace(REFERENCE.variant, update_seconds=7 * 60 + 6)
+    policy = replace(REFERENCE.policy, target=10, maximum=48)
+    outcome = run(replace(ENDPOINT, variant=variant, policy=policy), steady(8, 20 * 60))
+    [decision] = outcome.decisions  # the alarm goes on meanwhile, and changes nothing
+    assert (decision.before, decision.after) == (1, 48)
+    assert outcome.capacity == [(0, 1), (decision.time + 426, 48)]
+
+
+def test_observed_first_answer_of_an_endpoint_without_capacity():
+    """Seen from no instance on: the alarm after 67 s, the first 200 after 9 min 24 s, so that the start took 497 s.
+
+    A real-time endpoint keeps an instance. Here that one is busy for good, and what waits is refused.
+    """
+    variant = Variant(workers=1, queue_length=0, update_seconds=497)
+    system = replace(ENDPOINT, function=replace(ENDPOINT.function, timeout=7200.0), variant=variant)
+    arrivals = trace_of(np.concatenate([[0.0], steady(1, 1200, begin=1.0)]))
+    services = np.full(len(arrivals.arrivals), 0.1)
+    services[0] = 3600.0
+    outcome = simulate(arrivals, services, system)
+    answered = arrivals.arrivals[1:][outcome.status[1:] == ANSWERED]
+    assert 67 + answered[0] - outcome.decisions[0].time == pytest.approx(9 * 60 + 24, abs=10)
+
+
 def test_the_minimum_must_absorb_a_spike_shorter_than_the_dead_time():
     spike = np.concatenate([steady(0.4, 1800), steady(4, 180, begin=600)])
     outcome = run(replace(ENDPOINT, policy=replace(REFERENCE.policy, target=60)), spike)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from capacity.target_tracking import Policy, TargetTracking, low_threshold
+from capacity.target_tracking import Policy, TargetTracking, low_threshold, target_of
 
 MINUTE = 60.0
 
@@ -27,6 +27,10 @@ def settled(capacity: int, **changes) -> TargetTracking:
 def test_the_low_alarm_lies_at_nine_tenths():
     assert low_threshold(70) == pytest.approx(63)  # Lambda's documentation, at 70 % utilization
     assert low_threshold(1500) == pytest.approx(1350)  # seen on a SageMaker endpoint
+
+
+def test_the_target_of_an_instance_that_holds_twenty_a_second():
+    assert target_of(20) == 600  # SageMaker's documentation
 
 
 def test_three_minutes_above_the_target_scale_out():

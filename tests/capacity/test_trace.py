@@ -71,6 +71,7 @@ def test_what_spreadsheets_write(written, text):
         ("time,count\n0,1\n60,1.5\n", 3, "count '1.5' is not"),
         ("time,count\n0,1\n60,\n", 3, "count '' is not"),
         ("time,count\n0,1\n0,1\n", 3, "sort the file"),
+        ("time\n1\n1e12\n", 3, "days after the first line: give at most 3660"),
         ("time,count\n0,1\n60,1\n240,1\n", 4, "a gap: time 240 comes 180 s after the line before"),
     ],
 )
