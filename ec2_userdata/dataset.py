@@ -57,7 +57,8 @@ def _get(s3, bucket: str, key: str) -> bytes:
     except ClientError as error:
         # Without ListBucket a missing object is an AccessDenied too: both are named, throttling and the like pass on.
         if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied"):
-            raise DatasetError(f"s3://{bucket}/{key} cannot be read ({error}): run model/submit.py --data") from None
+            remedy = "run model/submit.py --data, or let the caller's role read it"
+            raise DatasetError(f"s3://{bucket}/{key} cannot be read ({error}): {remedy}") from None
         raise
 
 

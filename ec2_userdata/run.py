@@ -36,7 +36,7 @@ def main() -> int:
     sys.path.insert(0, str(CODE / "model"))
     import boto3
     import dataset
-    from classifier import release
+    from classifier import release, storage
 
     s3 = boto3.client("s3")
     try:
@@ -57,7 +57,12 @@ def main() -> int:
             print(f"run.py: train.py ended with status {status}", file=sys.stderr)
             return status
 
-    key = release.publish(s3, archive, arguments.bucket, arguments.kms_key_arn)
+    try:
+        with storage.accessing(f"s3://{arguments.bucket}/releases/"):
+            key = release.publish(s3, archive, arguments.bucket, arguments.kms_key_arn)
+    except storage.StorageError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 1
     RELEASE.write_text(key)
     print(f"released s3://{arguments.bucket}/{key}")
     return 0

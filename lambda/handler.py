@@ -222,6 +222,7 @@ def endpoint_client() -> BaseClient:
         ),
     )
     client.meta.events.register_first(f"request-created.{SERVICE}", keep_to_the_time_left)
+    client.meta.events.register(f"before-parse.{SERVICE}", make_error_readable)
     return client
 
 
@@ -234,6 +235,26 @@ def keep_to_the_time_left(request: AWSRequest, **_: Any) -> None:
     if seconds <= 0:
         raise TimeoutError("the caller has been answered")
     request.context["read_timeout"] = min(ENDPOINT_SECONDS, seconds)
+
+
+def make_error_readable(response_dict: dict[str, Any], **_: Any) -> None:
+    """Before botocore reads an error: its parser raises on a body that is not UTF-8, or no JSON object of texts.
+
+    The status still says what happened, and whether it is worth another attempt.
+    """
+    if response_dict["status_code"] < 300:
+        return
+    text = response_dict["body"].decode(errors="replace")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        fields = {"message": text}
+    kinds = {"OriginalStatusCode": int}
+    fields = {name: value for name, value in fields.items() if isinstance(value, kinds.get(name, str))}
+    response_dict["body"] = json.dumps(fields).encode()
+    response_dict["status_code"] = max(301, response_dict["status_code"])  # 300 is no error to the parser
 
 
 def invoke_endpoint(

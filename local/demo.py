@@ -278,7 +278,7 @@ class Terraform:
     """The root module against the local account, its state in build/demo/ and never beside a real account's."""
 
     def __init__(self, account: Account, *, hyperparameters: dict[str, str]) -> None:
-        self.environment = {**account.environment, "TF_IN_AUTOMATION": "1", "NO_COLOR": "1"}
+        self.account = account
         self.state = BUILD / "terraform.tfstate"
         self.image_uri: str | None = None
         variables = BUILD / "demo.tfvars.json"
@@ -320,7 +320,8 @@ class Terraform:
     def _terraform(self, *arguments: str) -> None:
         _run(
             ["terraform", "-chdir=terraform", arguments[0], "-input=false", "-no-color", *arguments[1:]],
-            environment=self.environment,
+            environment=self.account.environment_of(f"deployer-{arguments[0]}")
+            | {"TF_IN_AUTOMATION": "1", "NO_COLOR": "1"},
             log=BUILD / "terraform.log",
         )
 

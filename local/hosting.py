@@ -7,6 +7,7 @@ this machine's files and network.
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import os
 import shutil
@@ -25,6 +26,7 @@ SERVE = ROOT / "model" / "container" / "serve.py"
 PYTHON = ROOT / ".venv-hosting" / "bin" / "python"
 START_SECONDS = 120.0
 INVOKE_SECONDS = 60.0  # SageMaker's limit for one answer
+READ_BYTES = 1 << 20
 STOP_SECONDS = 28.0  # what SageMaker leaves a server to finish what it has in work is 30
 
 
@@ -168,15 +170,18 @@ def unpack(archive_path: Path, folder: Path) -> None:
     """Unpacks a model archive of plain files and folders; HostingError for anything else in it, naming the member."""
     folder.mkdir(parents=True)
     try:
-        with tarfile.open(archive_path, "r:gz") as archive:
-            for member in archive:
-                outside = member.name.startswith("/") or ".." in Path(member.name).parts
-                if outside or not (member.isfile() or member.isdir()):
-                    raise HostingError(
-                        f"{archive_path.name}: refused member {member.name!r}: a model archive holds plain files and "
-                        "folders below its root, no links and no devices"
-                    )
-                archive.extract(member, folder, filter="data")
+        with gzip.open(archive_path) as content:
+            with tarfile.open(fileobj=content, mode="r:") as archive:
+                for member in archive:
+                    outside = member.name.startswith("/") or ".." in Path(member.name).parts
+                    if outside or not (member.isfile() or member.isdir()):
+                        raise HostingError(
+                            f"{archive_path.name}: refused member {member.name!r}: a model archive holds plain files "
+                            "and folders below its root, no links and no devices"
+                        )
+                    archive.extract(member, folder, filter="data")
+            while content.read(READ_BYTES):
+                pass  # gzip's checksum stands behind what tarfile reads
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise HostingError(f"cannot unpack {archive_path}: {error}") from None
 

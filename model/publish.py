@@ -8,10 +8,11 @@ The last line on stdout is the key that Terraform's variable release_key takes. 
 from pathlib import Path
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 from classifier.command import Parser, run
 from classifier.mistake import Mistake
 from classifier.release import publish
+from classifier.storage import StorageError, accessing
 
 
 def main() -> None:
@@ -21,9 +22,10 @@ def main() -> None:
     parser.add_argument("--kms-key-arn", metavar="ARN", help="to encrypt with (the bucket's default)")
     options = parser.parse()
     try:
-        print(publish(boto3.client("s3"), options.archive, options.bucket, options.kms_key_arn))
-    except (BotoCoreError, ClientError) as error:
-        raise Mistake(f"cannot publish to s3://{options.bucket}: {error}") from error
+        with accessing(f"s3://{options.bucket}/releases/"):
+            print(publish(boto3.client("s3"), options.archive, options.bucket, options.kms_key_arn))
+    except (BotoCoreError, StorageError) as error:
+        raise Mistake(f"cannot publish {options.archive}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from classifier.command import Parser, positive_float, positive_int
 from classifier.mistake import Mistake
+from classifier.storage import StorageError, accessing
 from classifier.tuning import STRATEGIES
 from submission.dataset import NAME, upload_dataset
 from submission.features import find_features, provide
@@ -102,7 +103,8 @@ def start(options: argparse.Namespace, settings: dict) -> str | None:
             return None
         s3 = boto3.client("s3", region_name=settings["region"])
         if features and not options.upload_only:
-            provide(s3, features, settings)
+            with accessing(features.uri):
+                provide(s3, features, settings)
         if options.data:
             upload(s3, options.data, settings, dataset)
         if options.upload_only:
@@ -122,7 +124,8 @@ def upload(s3, folder: Path, settings: dict, dataset: str) -> None:
         if line.terminal or done == total:
             line.show(f"datasets/{dataset}: {done} of {total} files", time.monotonic() - began)
 
-    uri = upload_dataset(s3, folder, settings["bucket"], dataset, settings["kms_key_arn"], progress)
+    with accessing(f"s3://{settings['bucket']}/datasets/{dataset}/"):
+        uri = upload_dataset(s3, folder, settings["bucket"], dataset, settings["kms_key_arn"], progress)
     line.end()
     print(f"data set {uri}", file=sys.stderr)
 
@@ -148,7 +151,8 @@ def follow_and_release(settings: dict, name: str) -> tuple[str, str]:
         raise
     print(f"archive of the job {archive_uri}", file=sys.stderr)
     s3 = boto3.client("s3", region_name=settings["region"])
-    release_key = release_archive(s3, archive_uri, settings["bucket"], settings["kms_key_arn"])
+    with accessing(f"s3://{settings['bucket']}/releases/"):
+        release_key = release_archive(s3, archive_uri, settings["bucket"], settings["kms_key_arn"])
     return release_key, f"s3://{settings['bucket']}/{release_key}"
 
 
@@ -158,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Mistake as mistake:
         print(f"submit.py: {mistake}", file=sys.stderr)
         return 2
-    except (JobFailed, ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
+    except (JobFailed, StorageError, ClientError, BotoCoreError) as error:
         print(f"submit.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

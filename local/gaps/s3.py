@@ -1,4 +1,4 @@
-"""S3 gaps of moto 5.2.5: conditions of bucket policies, and access logging by bucket policy."""
+"""S3 gaps of moto 5.2.5: bucket policies' conditions and refusals, access logging by bucket policy, delete markers."""
 
 import json
 import re
@@ -7,14 +7,18 @@ from typing import Any
 
 from flask import has_request_context, request
 from moto.iam.access_control import IAMPolicy, PermissionResult
-from moto.s3.models import FakeBucket
+from moto.s3.exceptions import S3AccessDeniedError
+from moto.s3.models import FakeBucket, FakeDeleteMarker
+from moto.s3.responses import S3Response
 
-from local.gaps.patch import adds
+from local.gaps.patch import adds, around
 
 
 def fill() -> None:
     _bucket_policy_conditions()
+    _denied_objects()
     _access_logging_by_policy()
+    _deleted_delete_markers()
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -39,6 +43,17 @@ def _bucket_policy_conditions() -> None:
         without = ("Principal", "Condition")
         document = {"Statement": [{k: v for k, v in s.items() if k not in without} for s in statements]}
         return IAMPolicy(json.dumps(document)).is_action_permitted(action, resource)
+
+
+def _denied_objects() -> None:
+    """Object calls: what a bucket policy denies is a 403 without AWS's code, AccessDenied."""
+
+    @around(S3Response)
+    def _key_response(original: Any, response: S3Response, *arguments: Any) -> Any:
+        answer = original(response, *arguments)
+        if answer == (403, {}, ""):
+            raise S3AccessDeniedError()
+        return answer
 
 
 def _names_caller(principal: Any, account_id: str) -> bool:
@@ -116,3 +131,11 @@ def _access_logging_by_policy() -> None:
             and any(fnmatchcase(delivered, resource) for resource in _as_list(statement.get("Resource", [])))
             for statement in _as_list(json.loads(target_bucket.policy)["Statement"])
         )
+
+
+def _deleted_delete_markers() -> None:
+    """DeleteObjects: fails for a delete marker where versioning is suspended, which Terraform's destroy does first."""
+
+    @adds(FakeDeleteMarker)
+    def dispose(marker: FakeDeleteMarker) -> None:
+        """It has no content."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
+from moto.iam.access_control import PermissionResult
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 from moto.sagemaker.exceptions import ValidationError
@@ -33,7 +34,7 @@ def fill() -> None:
         for container in [response._get_param("PrimaryContainer"), *(response._get_param("Containers") or [])]:
             if container:
                 _check_image(backend, container.get("Image", ""))
-                _check_archive(backend, archive_url(container))
+                _check_archive(backend, archive_url(container), response._get_param("ExecutionRoleArn"))
         result = original(response)
         backend._models[name].enable_network_isolation = bool(response._get_param("EnableNetworkIsolation"))
         return result
@@ -86,6 +87,12 @@ def _check_image(backend: SageMakerModelBackend, image: str) -> None:
     raise ValidationError(f"Requested image {image} not found.")
 
 
-def _check_archive(backend: SageMakerModelBackend, url: str | None) -> None:
+def _check_archive(backend: SageMakerModelBackend, url: str | None, role_arn: str) -> None:
     if url and read_archive(backend, url) is None:
         raise ValidationError(f"Could not find model data at {url}.")
+    bucket = url and s3_backends[backend.account_id][backend.partition].buckets[url.split("/")[2]]
+    if url and bucket.get_permission("s3:GetObject", url.replace("s3://", "arn:aws:s3:::")) == PermissionResult.DENIED:
+        raise ValidationError(
+            f"Could not access model data at {url}. Please ensure that the role {role_arn} has s3:GetObject "
+            f"permissions and that the object is located in {backend.region_name}."
+        )

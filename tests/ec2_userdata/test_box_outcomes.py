@@ -9,6 +9,8 @@ import tarfile
 import time
 from pathlib import Path
 
+import pytest
+
 RELEASED = 100
 CLASSES = {"blue": 8, "red": 8}
 TINY = {"backbone": "squeezenet1_1", "weights": "none", "image-size": "32", "epochs": "1", "batch-size": "4"}
@@ -45,6 +47,7 @@ def test_a_mistake_in_the_data_is_not_tried_again(box, project_code, upload_data
     box.assert_gone_with_its_log(ending="a mistake")
 
 
+@pytest.mark.fault
 def test_data_that_is_not_as_its_manifest_says_is_not_trained_on(box, code_with_trainer, upload_dataset):
     upload_dataset(CLASSES, lambda files, _: files.update({"red/3.png": files["red/3.png"][:-1]}))
     assert box.run(code_with_trainer("raise SystemExit('trained on bad data')")) == 2
@@ -53,6 +56,7 @@ def test_data_that_is_not_as_its_manifest_says_is_not_trained_on(box, code_with_
     box.assert_gone_with_its_log(ending="a mistake")
 
 
+@pytest.mark.fault
 def test_a_missing_data_set_is_named_with_the_remedy(box, code_with_trainer):
     assert box.run(code_with_trainer("raise SystemExit('trained on nothing')")) == 2
     assert "datasets/shapes/manifest.json cannot be read" in box.log()
@@ -61,6 +65,7 @@ def test_a_missing_data_set_is_named_with_the_remedy(box, code_with_trainer):
     box.assert_gone_with_its_log(ending="a mistake")
 
 
+@pytest.mark.fault
 def test_code_of_another_hash_is_not_run(box, code_with_trainer, upload_dataset):
     upload_dataset(CLASSES)
     assert box.run(code_with_trainer("open('ran', 'w')"), code_sha256="0" * 64) == 2
@@ -69,6 +74,7 @@ def test_code_of_another_hash_is_not_run(box, code_with_trainer, upload_dataset)
     box.assert_gone_with_its_log(ending="a mistake")
 
 
+@pytest.mark.fault
 def test_a_crash_is_tried_three_times(box, code_with_trainer, upload_dataset):
     upload_dataset(CLASSES)
     assert box.run(code_with_trainer("raise OSError('no space left')")) == 1
@@ -76,10 +82,7 @@ def test_a_crash_is_tried_three_times(box, code_with_trainer, upload_dataset):
     box.assert_gone_with_its_log(ending="exit-code 1")
 
 
-def test_a_crash_that_passes_ends_in_a_release_of_what_was_trained(box, code_with_trainer, upload_dataset):
-    """The second start finds the first one's archive, half-made, and the data; the third finds nothing to do."""
-    upload_dataset(CLASSES)
-    trainer = """
+HALF_WAY = """
 import hashlib, json, pathlib, sys
 archive = pathlib.Path(sys.argv[sys.argv.index("--archive") + 1])
 if not archive.exists():
@@ -89,7 +92,30 @@ archive.write_bytes(b"whole")
 digest = hashlib.sha256(b"whole").hexdigest()
 archive.with_name("manifest.json").write_text(json.dumps({"archive": {"sha256": digest}}))
 """
-    assert box.run(code_with_trainer(trainer)) == RELEASED, box.log()
+
+
+@pytest.mark.fault
+def test_a_bucket_that_refuses_the_release_is_named(box, code_with_trainer, upload_dataset):
+    upload_dataset(CLASSES)
+    bucket = _bucket(box)
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
+    statement["Resource"] = f"arn:aws:s3:::{bucket}/releases/*"
+    box.clients["s3"].put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": [statement]}))
+    try:
+        assert box.run(code_with_trainer(HALF_WAY)) == 1
+    finally:
+        box.clients["s3"].delete_bucket_policy(Bucket=bucket)
+    [first, *_] = [line for line in box.log().splitlines() if "Failed to upload" in line]
+    assert f"s3://{bucket}/releases/" in first and "let your role, the bucket's policy" in first
+    assert "Traceback" not in box.log()
+    assert box.releases() == []
+    box.assert_gone_with_its_log(ending="exit-code 1")
+
+
+def test_a_crash_that_passes_ends_in_a_release_of_what_was_trained(box, code_with_trainer, upload_dataset):
+    """The second start finds the first one's archive, half-made, and the data; the third finds nothing to do."""
+    upload_dataset(CLASSES)
+    assert box.run(code_with_trainer(HALF_WAY)) == RELEASED, box.log()
     digest = hashlib.sha256(b"whole").hexdigest()
     assert sorted(box.releases()) == [f"releases/{digest}/manifest.json", f"releases/{digest}/model.tar.gz"]
     box.assert_gone_with_its_log(ending="released")
@@ -117,6 +143,7 @@ def test_the_time_cap_counts_from_the_first_start(box, code_with_trainer, upload
     box.assert_gone_with_its_log(ending="at its cap")
 
 
+@pytest.mark.fault
 def test_the_box_leaves_although_its_log_cannot_be_shipped(box, code_with_trainer, upload_dataset):
     upload_dataset(CLASSES)
     box.clients["logs"].delete_log_group(logGroupName="/image-classifier/trainer")

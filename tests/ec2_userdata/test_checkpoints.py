@@ -78,6 +78,7 @@ def test_what_did_not_change_is_not_sent_again(opened, s3):
     assert uploads(s3) == before == 2
 
 
+@pytest.mark.fault
 def test_a_sync_that_is_cut_short_leaves_the_one_before(opened, monkeypatch):
     first, folder = opened("first")
     put(folder / "checkpoint.pt", "epoch 1")
@@ -96,6 +97,7 @@ def test_a_sync_that_is_cut_short_leaves_the_one_before(opened, monkeypatch):
     assert (copy / "checkpoint.pt").read_text() == "epoch 2"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("body", [b"", b"epoch 3"])
 def test_one_damaged_file_and_nothing_is_restored(opened, s3, body, capsys):
     first, folder = opened("first")
@@ -116,6 +118,7 @@ def test_a_manifest_that_is_none_is_taken_for_none(opened, s3, body):
     assert checkpoints.manifest == {"files": {}}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", ""])
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(opened, name, tmp_path):
     checkpoints, _ = opened("box")

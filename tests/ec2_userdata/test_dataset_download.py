@@ -66,6 +66,7 @@ def test_fetches_again_only_what_is_damaged(s3, tmp_path):
     assert on_disk(tmp_path) == FILES
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("path", ["../x.png", "/etc/x.png", "red/../../x.png"])
 def test_nothing_is_written_outside(s3, tmp_path, path):
     manifest = manifest_of()
@@ -76,6 +77,7 @@ def test_nothing_is_written_outside(s3, tmp_path, path):
     assert on_disk(tmp_path) == {}
 
 
+@pytest.mark.fault
 def test_a_missing_object_is_named(s3, tmp_path):
     put(s3, manifest_of())
     s3.delete_object(Bucket=BUCKET, Key="datasets/d/red/1.png")
@@ -83,6 +85,7 @@ def test_a_missing_object_is_named(s3, tmp_path):
         dataset.download(s3, BUCKET, "d", tmp_path)
 
 
+@pytest.mark.fault
 def test_a_changed_object_is_named_and_not_kept(s3, tmp_path):
     put(s3, manifest_of(), FILES | {"red/1.png": b"rod"})
     with pytest.raises(dataset.DatasetError, match=r"datasets/d/red/1\.png is not what the manifest says"):
@@ -97,6 +100,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.fault
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(manifest=JSON | st.builds(lambda files: {"files": files}, JSON) | st.binary(max_size=20))
 def test_no_manifest_but_a_whole_one_is_taken(s3, tmp_path, manifest):

@@ -42,6 +42,7 @@ def test_a_list_of_lists_is_passed_on_as_it_is(body, runtime, invoke, lambda_con
     assert (status, answer) == (200, json.loads(body))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "body",
     [
@@ -56,21 +57,25 @@ def test_anything_else_is_502(body, runtime, invoke):
     assert len(runtime.calls) == 1
 
 
+@pytest.mark.fault
 def test_bytes_that_are_no_text_are_502(invoke):
     assert invoke(reply(b'[["\xff"]]'))[0] == 502
 
 
+@pytest.mark.fault
 def test_an_answer_above_the_limit_is_502(invoke):
     status, _, answer = invoke(reply(b"[[" + b"1," * 600_000 + b"1]]"))
     assert (status, answer["error"]["code"]) == (502, "endpoint_error")
     assert "1048576 bytes" in answer["error"]["message"]
 
 
+@pytest.mark.fault
 def test_half_an_answer_is_502(invoke):
     status, _, answer = invoke(reply(b"[[1.5", length=500))
     assert (status, answer["error"]["code"]) == (502, "endpoint_error")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("failure", "status", "code", "attempts"),
     [
@@ -100,6 +105,36 @@ def test_a_failure_has_its_status_and_number_of_attempts(failure, status, code, 
     assert all(call.body == PICTURE.content for call in runtime.calls)
 
 
+NO_TEXT = b"\xff\xfe\x00"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("status", "code", "body", "answered"),
+    [
+        *((429, code, NO_TEXT, (503, "endpoint_throttled")) for code in ("ThrottlingException", None)),
+        *((status, None, NO_TEXT, (502, "endpoint_error")) for status in (300, 403, 500)),
+        *(
+            (424, "ModelError", body, (502, "endpoint_error"))
+            for body in (
+                *(NO_TEXT, b"[]", b"null", b'"text"', b"5", b"[" * 100_000, b"1" * 5000, b'{"Message": 5}', b"<html>"),
+                *(b'{"message": {"a": []}, "code": 7, "Code": [], "__type": null}', b'{"Message": "\\ud800"}', b""),
+                *(b'{"OriginalStatusCode": {}, "OriginalMessage": 1}', b'{"OriginalStatusCode": "413"}'),
+            )
+        ),
+        (400, None, b'{"code": 5, "message": []}', (502, "endpoint_error")),
+        (400, None, b'{"code": "ThrottlingException", "message": 1}', (503, "endpoint_throttled")),
+    ],
+    ids=lambda value: value[:20].decode(errors="replace") or "empty" if isinstance(value, bytes) else None,
+)
+def test_an_error_that_is_not_as_aws_writes_them_has_its_status(status, code, body, answered, invoke, log_lines):
+    headers = {"x_amzn_ErrorType": code} if code else {}
+    given, _, answer = invoke(lambda request: request.reply(status, body, **headers))
+    assert (given, answer["error"]["code"]) == answered
+    assert [line["reason"] for line in log_lines()] == ["endpoint_error"]
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "failure", [fail(500, "InternalFailure"), fail(429, "ThrottlingException"), lambda r: r.reset()]
 )
@@ -123,6 +158,7 @@ def test_the_containers_message_is_neither_sent_nor_logged(invoke, log_lines):
     assert "pa55word" not in json.dumps([answer, line])
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("start", ["silent", "headers", "body"])
 def test_a_slow_endpoint_is_504_before_the_functions_own_timeout(start, runtime, invoke):
     """The runtime drips for longer than any wait of botocore's, so only a deadline over all of it can answer 504."""
@@ -146,6 +182,7 @@ def test_a_slow_endpoint_is_504_before_the_functions_own_timeout(start, runtime,
         released.set()
 
 
+@pytest.mark.fault
 def test_a_call_that_nobody_waits_for_does_not_send_the_picture_again(runtime, invoke, monkeypatch, new_client):
     monkeypatch.setattr(handler, "ENDPOINT_SECONDS", 1.5)
     new_client()
@@ -163,6 +200,7 @@ def test_a_call_that_nobody_waits_for_does_not_send_the_picture_again(runtime, i
         released.set()
 
 
+@pytest.mark.fault
 def test_a_silent_endpoint_is_tried_again_while_there_is_time(runtime, invoke, monkeypatch, new_client):
     monkeypatch.setattr(handler, "ENDPOINT_SECONDS", 1.0)
     new_client()
@@ -174,6 +212,7 @@ def test_a_silent_endpoint_is_tried_again_while_there_is_time(runtime, invoke, m
         released.set()
 
 
+@pytest.mark.fault
 def test_an_endpoint_that_is_not_there_is_502(runtime, invoke, monkeypatch, new_client):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     new_client()
@@ -202,6 +241,7 @@ def test_no_read_waits_longer_than_the_caller(runtime, invoke, monkeypatch):
         released.set()
 
 
+@pytest.mark.fault
 def test_no_time_left_is_504_without_a_call(runtime, lambda_context, names, connections):
     answer = handler.lambda_handler({"url": "https://pictures.test/"}, lambda_context(100))
     assert answer["statusCode"] == 504

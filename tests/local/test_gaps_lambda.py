@@ -113,6 +113,7 @@ def new_account() -> Iterator[Account]:
         yield account
 
 
+@pytest.mark.fault
 def test_a_new_account_reserves_nothing(new_account: Account, create_role: Callable[[Account, str], str]) -> None:
     client = _create(new_account, create_role(new_account, "lambda"), "small", Publish=True)
     with pytest.raises(ClientError, match=r"below its minimum value of \[10\]"):

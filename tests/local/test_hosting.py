@@ -1,10 +1,6 @@
-"""Archives hosted as SageMaker would, under the hosting image's own server, with the project's own inference code.
-
-The network is a tiny real ONNX graph: logits are the mean colour times a matrix, so the right answer is known.
-"""
+"""Archives hosted as SageMaker would, under the hosting image's own server, with the project's own inference code."""
 
 import contextlib
-import io
 import json
 import os
 import subprocess
@@ -17,61 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 
 from local import hosting
-
-ROOT = Path(__file__).parents[2]
-LABELS = ["red", "green", "blue"]
+from tests.colour_model import ROOT, model_files, pack, picture
 
 pytestmark = pytest.mark.skipif(not hosting.PYTHON.exists(), reason="needs the hosting environment, .venv-hosting")
-
-
-def colour_network(scale: float = 10.0) -> bytes:
-    """logits [N, 3] = scale * the mean of each channel of pixels [N, 3, 16, 16]."""
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["pixels"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["channels"]),
-        helper.make_node("MatMul", ["channels", "weight"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colour",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, 16, 16])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
-        [numpy_helper.from_array(np.eye(3, dtype=np.float32) * np.float32(scale), "weight")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-
-
-def model_files(scale: float = 10.0) -> dict[str, bytes]:
-    description = {"backbone": "colour", "labels": LABELS, "image_size": 16, "resize_size": 16}
-    description |= {"mean": [0.0] * 3, "std": [1.0] * 3}
-    return {
-        "model.onnx": colour_network(scale),
-        "model.json": json.dumps(description).encode(),
-        "code/inference.py": (ROOT / "model" / "inference.py").read_bytes(),
-        "code/classifier/__init__.py": b"",
-        "code/classifier/preprocessing.py": (ROOT / "model" / "classifier" / "preprocessing.py").read_bytes(),
-    }
-
-
-def pack(path: Path, files: dict[str, bytes], *members: tarfile.TarInfo) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-        for member in members:
-            archive.addfile(member)
-    return path
-
-
-def picture(colour: tuple[int, int, int], format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(buffer, format)
-    return buffer.getvalue()
 
 
 def alive(pid: int) -> bool:
@@ -158,6 +104,7 @@ def test_only_loopback_listens(hosts):
     assert listening == {("0100007F", f"{port:04X}") for port in ports}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -215,6 +162,7 @@ time.sleep(600)
     assert not any(map(alive, pids))
 
 
+@pytest.mark.fault
 def test_a_server_that_died_is_named(tmp_path):
     host = hosting.EndpointHost(pack(tmp_path / "model.tar.gz", model_files()), tmp_path / "state")
     host.start()
@@ -231,6 +179,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     return member
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "member",
     [
@@ -256,6 +205,7 @@ def test_an_unsafe_archive_is_refused_by_the_member(tmp_path, member):
 name_part = st.sampled_from(["..", ".", "a", "b", "", "~", "a b", "ü"])
 
 
+@pytest.mark.fault
 @settings(deadline=None, max_examples=60)
 @given(names=st.lists(st.lists(name_part, min_size=1, max_size=4).map("/".join).filter(bool), min_size=1, max_size=4))
 def test_whatever_the_names_nothing_lands_outside(tmp_path_factory, names):
@@ -267,6 +217,7 @@ def test_whatever_the_names_nothing_lands_outside(tmp_path_factory, names):
     assert {path.name for path in (folder / "outer").iterdir()} == {"into"}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("data", [b"", b"no archive", b"\x1f\x8b\x08\x00cut short"])
 def test_what_is_no_archive_is_named(tmp_path, data):
     (tmp_path / "model.tar.gz").write_bytes(data)
@@ -274,6 +225,7 @@ def test_what_is_no_archive_is_named(tmp_path, data):
         hosting.unpack(tmp_path / "model.tar.gz", tmp_path / "into")
 
 
+@pytest.mark.fault
 def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(hosting.HostingError, match=r"cannot unpack .*none\.tar\.gz"):
         hosting.EndpointHost(tmp_path / "none.tar.gz", tmp_path / "state").start()

@@ -207,6 +207,7 @@ def test_a_missing_handler(make):
     assert body["errorType"] == "Runtime.HandlerNotFound"
 
 
+@pytest.mark.fault
 def test_a_timeout_kills_the_environment(make, tmp_path):
     host = make(timeout_seconds=1)
     _, before = invoke(host, {})
@@ -238,6 +239,7 @@ def test_the_largest_request_and_one_byte_more(make):
         host.invoke(largest + b" ")
 
 
+@pytest.mark.fault
 def test_the_reserved_concurrency_is_kept(make, tmp_path):
     host = make(max_environments=2)
     event = {"kind": "gate", "arrived": str(tmp_path / "arrived-"), "gate": str(tmp_path / "gate")}

@@ -40,6 +40,7 @@ def test_a_release_is_named_by_its_content_and_publishing_again_changes_nothing(
     assert body == trained.archive.read_bytes()
 
 
+@pytest.mark.fault
 def test_a_release_cut_off_before_its_manifest_is_completed(s3, trained):
     key = publish(s3, trained.archive, "artifacts")
     s3.delete_object(Bucket="artifacts", Key=key.replace("model.tar.gz", "manifest.json"))
@@ -47,6 +48,7 @@ def test_a_release_cut_off_before_its_manifest_is_completed(s3, trained):
     s3.head_object(Bucket="artifacts", Key=key.replace("model.tar.gz", "manifest.json"))
 
 
+@pytest.mark.fault
 def test_an_archive_that_is_not_its_manifests_is_refused(s3, trained, tmp_path):
     for file in trained.archive.parent.iterdir():
         shutil.copy(file, tmp_path)
@@ -60,6 +62,7 @@ def test_an_archive_that_is_not_its_manifests_is_refused(s3, trained, tmp_path):
     assert versions(s3) == []
 
 
+@pytest.mark.fault
 def test_a_bucket_that_is_not_there_is_reported(s3, trained):
     with pytest.raises((ClientError, boto3.exceptions.S3UploadFailedError)):
         publish(s3, trained.archive, "elsewhere")

@@ -37,6 +37,7 @@ def test_reads_what_the_package_writes(tmp_path_factory, tensors):
         assert torch.equal(read[name], tensor)
 
 
+@pytest.mark.fault
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name_or_read_whole(tmp_path_factory, data):
@@ -48,6 +49,7 @@ def test_a_damaged_file_is_refused_by_name_or_read_whole(tmp_path_factory, data)
         read_safetensors(path)
 
 
+@pytest.mark.fault
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 2**64 - 1))
 def test_any_bytes_are_refused_with_a_value_error(tmp_path_factory, body, length):
@@ -65,6 +67,7 @@ def entry(**changed: object) -> dict:
     return {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changed}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "header",
     [

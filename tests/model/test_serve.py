@@ -355,6 +355,7 @@ def crowd(server: Server, threads: ThreadPoolExecutor, count: int, refused: int)
     return list(waiting)
 
 
+@pytest.mark.fault
 @needs_environment
 def test_a_full_queue_refuses_at_once_and_loses_nothing(tmp_path, threads):
     with running(tmp_path, SERVING_QUEUE_LENGTH=3) as server:
@@ -382,6 +383,7 @@ def test_ping_is_503_until_a_picture_has_been_answered(tmp_path):
         assert server.invoke().status == 200
 
 
+@pytest.mark.fault
 @needs_environment
 def test_a_killed_worker_costs_its_request_and_is_replaced(tmp_path, threads):
     go, held = tmp_path / "go", tmp_path / "held"
@@ -404,6 +406,7 @@ def test_a_killed_worker_costs_its_request_and_is_replaced(tmp_path, threads):
         assert server.invoke().status == 200
 
 
+@pytest.mark.fault
 @needs_environment
 def test_a_worker_that_takes_too_long_or_leaves_is_replaced(tmp_path):
     with running(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS=1) as server:
@@ -417,6 +420,7 @@ def test_a_worker_that_takes_too_long_or_leaves_is_replaced(tmp_path):
         assert server.invoke().status == 200
 
 
+@pytest.mark.fault
 @needs_environment
 def test_while_no_worker_can_be_had_nobody_waits_in_vain(tmp_path, threads):
     held, broken = tmp_path / "held", tmp_path / "broken"
@@ -433,6 +437,7 @@ def test_while_no_worker_can_be_had_nobody_waits_in_vain(tmp_path, threads):
         assert server.invoke().status == 200
 
 
+@pytest.mark.fault
 @needs_environment
 def test_a_body_that_does_not_come_is_not_waited_for(tmp_path):
     with running(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS=1) as server:
@@ -441,6 +446,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path):
         assert server.invoke().status == 200
 
 
+@pytest.mark.fault
 @needs_environment
 @pytest.mark.slow
 def test_under_load_and_kills_every_request_is_answered_once(tmp_path, threads):
@@ -512,6 +518,7 @@ def test_stopping_finishes_what_is_begun_and_what_waits(tmp_path, threads):
         assert group(server.process.pid) == [] and (tmp_path / "stderr").read_text() == ""
 
 
+@pytest.mark.fault
 @needs_environment
 def test_a_worker_that_hangs_does_not_outlive_its_front(tmp_path, threads):
     with running(tmp_path, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:

@@ -257,6 +257,7 @@ def test_a_second_upload_sends_nothing(s3, folder):
     assert put == []
 
 
+@pytest.mark.fault
 def test_an_interrupted_upload_goes_on_where_it_stopped(s3, folder):
     upload(s3, folder)
     s3.delete_object(Bucket=BUCKET, Key="datasets/dogs/manifest.json")
@@ -285,6 +286,7 @@ def test_files_the_folder_has_not_are_refused_before_anything_is_sent(s3, folder
     assert put == []
 
 
+@pytest.mark.fault
 def test_a_failing_upload_leaves_no_manifest(s3, folder):
     def fail(params, **_):
         if "husky" in params["url_path"]:
@@ -493,6 +495,7 @@ def test_equal_models_get_equal_releases(settings_file, s3, job_name, capsys):
     assert len(outputs) == 1
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "body",
     [
@@ -510,11 +513,13 @@ def test_an_output_that_is_no_archive_is_not_released(body, settings_file, s3, j
     assert keys(s3, "releases/") == []
 
 
+@pytest.mark.fault
 def test_a_job_whose_archive_is_gone_is_named(settings_file, s3, job_name, capsys):
     assert submit.main(["--dataset", "dogs"]) == 1
     assert ARCHIVE_URI in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.fault
 def test_a_refusal_of_aws_is_one_line_and_status_1(settings_file, s3, capsys):
     assert submit.main(["--follow", "no-such-job"]) == 1
     assert "DescribeTrainingJob" in one_line(capsys.readouterr().err)
