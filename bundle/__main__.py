@@ -2,7 +2,7 @@
 
     python -m bundle [--project DIR] [--build DIR]
 
-Rewrites neither where nothing changed; downloads the function's requirements once for each text of their file.
+Rewrites neither where nothing changed; downloads the function's requirements once for each text of their lock.
 """
 
 from __future__ import annotations

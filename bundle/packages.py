@@ -12,10 +12,10 @@ CACHES = {"__pycache__", ".ipynb_checkpoints"}
 
 
 def lambda_files(project: Path, cache: Path) -> dict[str, bytes]:
-    """The function's modules and what lambda/requirements.txt names, all at the top, as Lambda imports them."""
+    """The function's modules and what lambda/requirements.lock names, all at the top, as Lambda imports them."""
     folder = project / "lambda"
     modules = {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
-    return installed_files(folder / "requirements.txt", cache) | modules
+    return installed_files(folder / "requirements.lock", cache) | modules
 
 
 def trainer_files(project: Path) -> dict[str, bytes]:
@@ -26,8 +26,8 @@ def trainer_files(project: Path) -> dict[str, bytes]:
     files |= {
         name: content for name, content in _tree(project, "ec2_userdata").items() if name.endswith((".py", ".txt"))
     }
-    # At the top too: there SageMaker's training image looks for what it must install.
-    return files | {"requirements.txt": files["model/requirements.txt"]}
+    # At the top: there SageMaker's training image looks for what it must install, here by its hash.
+    return files | {"requirements.txt": files["model/requirements.lock"]}
 
 
 def hosting_image_files(project: Path) -> dict[str, bytes]:

@@ -1,10 +1,9 @@
-"""Pinned pure-Python requirements as files to put into a package, installed once for each text of the file."""
+"""Locked pure-Python requirements as files to put into a package, installed once for each text of the lock."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,16 +18,17 @@ class RequirementsError(Exception):
     """Requirements that cannot be packaged; the message names the line or file and the remedy."""
 
 
-def installed_files(requirements: Path, cache: Path) -> dict[str, bytes]:
-    """Installs a requirements file below `cache`, if this text of it is not there yet, and reads what it brought.
+def installed_files(lock: Path, cache: Path) -> dict[str, bytes]:
+    """Installs a lock below `cache`, if this text of it is not there yet, and reads what it brought.
 
     Returns path below site-packages -> content, without bytecode and without what differs between machines.
-    Raises RequirementsError where pip fails, where something installed is not pinned, or is not pure Python.
+    Raises RequirementsError where pip fails, as it does where a version or a hash is missing, or where something
+    installed is not pure Python.
     """
-    text = requirements.read_bytes()
+    text = lock.read_bytes()
     folder = cache / hashlib.sha256(text).hexdigest()[:16]
     if not folder.is_dir():
-        _install(requirements, folder)
+        _install(lock, folder)
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -37,45 +37,27 @@ def installed_files(requirements: Path, cache: Path) -> dict[str, bytes]:
         if name.parts[0].endswith(".dist-info") and name.name in LEFT_OUT_OF_DIST_INFO:
             continue
         if path.suffix in {".so", ".pyd", ".dylib"}:
-            raise RequirementsError(f"{requirements}: {name} is compiled for one machine; take a pure Python package")
+            raise RequirementsError(f"{lock}: {name} is compiled for one machine; take a pure Python package")
         files[name.as_posix()] = path.read_bytes()
     return files
 
 
-def _install(requirements: Path, folder: Path) -> None:
+def _install(lock: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="installing-") as scratch:
         part = Path(scratch, "site-packages")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         # The function's Python is another than this one, so only wheels for any machine.
         wheels = ["--only-binary", ":all:", "--platform", "any", "--no-compile", "--target", str(part)]
-        result = subprocess.run(
-            [*pip, *wheels, "-r", str(requirements)], stderr=subprocess.PIPE, text=True, check=False
-        )
+        command = [*pip, *wheels, "--require-hashes", "-r", str(lock)]
+        result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if result.returncode != 0:
-            raise RequirementsError(f"pip could not install {requirements}:\n{result.stderr.strip()}")
-        unpinned = _distributions(part) - _pins(requirements)
-        if unpinned:
-            pins = ", ".join(f"{name}=={version}" for name, version in sorted(unpinned))
-            raise RequirementsError(f"{requirements} leaves versions open, which makes builds differ: add {pins}")
+            raise RequirementsError(
+                f"pip could not install {lock} (after a change: make lock):\n{result.stderr.strip()}"
+            )
         try:
             os.rename(part, folder)
         except OSError:  # another build was first
             if not folder.is_dir():
                 raise
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _pins(requirements: Path) -> set[tuple[str, str]]:
-    lines = (line.partition("#")[0].partition(";")[0].strip() for line in requirements.read_text().splitlines())
-    return {(_normal(name), version.strip()) for name, pin, version in (line.partition("==") for line in lines) if pin}
-
-
-def _distributions(folder: Path) -> set[tuple[str, str]]:
-    stems = (path.name.removesuffix(".dist-info") for path in folder.glob("*.dist-info"))
-    return {(_normal(name), version) for name, _, version in (stem.rpartition("-") for stem in stems)}
-
-
-def _normal(name: str) -> str:
-    """The one spelling of a distribution's name (PEP 503), extras left out."""
-    return re.sub(r"[-_.]+", "-", name.partition("[")[0]).strip().lower()

@@ -1,6 +1,6 @@
 """Plan capacity: what a configuration does under a trace of requests, and what it costs.
 
-    python -m capacity measure --url URL --picture FILE --out PROFILE [--slo-p99-ms MS]
+    python -m capacity measure --url URL [--picture FILE] [--out PROFILE] [--slo-p99-ms MS]
     python -m capacity simulate --trace FILE|bursty|diurnal|poisson --config FILE [--config FILE ...]
     python -m capacity recommend --trace FILE|bursty|diurnal|poisson [--slo-p99-ms MS] > capacity.auto.tfvars
     python -m capacity cost --config FILE [--config FILE ...]
@@ -58,6 +58,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: no such folder: make {arguments.out.parent}")
     sent = invocation.read(arguments.url, arguments.picture)
+    server = arguments.workers, arguments.queue_length
     limits = measure.Limits(**{field.name: getattr(arguments, field.name) for field in fields(measure.Limits)})
     slo_seconds = arguments.slo_p99_ms / 1000
     taken = measure.service_times(sent, limits.step_seconds, limits.timeout)
@@ -66,19 +67,18 @@ def _measure(arguments: argparse.Namespace) -> None:
     say = partial(print, flush=True)
     most = measure.most_rate(taken, arguments.workers)
     found = measure.highest_rate(sent, slo_seconds, most / 2, limits, say, arguments.seed)
+    slower = measure.slowdown(taken, *server, slo_seconds, found)
     content = measure.profile_of(
-        sent,
-        taken,
-        arguments.instance_type,
-        arguments.workers,
-        arguments.queue_length,
-        slo_seconds,
-        found,
-        date.today(),
+        sent, taken, arguments.instance_type, *server, slo_seconds, found, slower, date.today()
     )
     whole_file.write(arguments.out, measure.as_json(content))
-    simulated = partial(measure.simulated_p99, taken, arguments.workers, arguments.queue_length)
-    _print_lines([*measure.summary(found, slo_seconds, most, simulated), f"written: {arguments.out}"])
+    summary = measure.summary(found, slo_seconds, most, partial(measure.simulated_p99, taken, *server), slower)
+    files = [arguments.out]
+    if arguments.html:
+        from capacity import pages
+
+        files += pages.of_measurement(arguments.html, content["source"], taken, found.steps, summary, slo_seconds)
+    _print_lines([*summary, *(f"written: {file}" for file in files)])
     if found.held is None:
         raise NothingKeepsTheSLO(f"nothing keeps p99 within {arguments.slo_p99_ms:g} ms: {found.failed:.2f}/s do not")
 
@@ -210,8 +210,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_measure(verbs: argparse._SubParsersAction) -> None:
     measured = verbs.add_parser("measure", help="the service times and the highest rate of a server or endpoint")
     measured.add_argument("--url", required=True, metavar="URL", help=".../invocations; an endpoint's is signed")
-    measured.add_argument("--picture", type=Path, required=True, metavar="FILE", help="sent in every request")
-    measured.add_argument("--out", type=Path, required=True, metavar="PROFILE", help="JSON, for simulate --profile")
+    measured.add_argument("--picture", type=Path, metavar="FILE", help="sent in every request (one that is made)")
+    measured.add_argument(
+        "--out",
+        type=Path,
+        default=Path("profile.json"),
+        metavar="PROFILE",
+        help="for simulate --profile (profile.json)",
+    )
+    measured.add_argument("--html", type=Path, metavar="FILE", help="a page of it as well, and PNGs beside it")
     measured.add_argument("--slo-p99-ms", type=_positive, default=500.0, metavar="MS", help="slowest good answer (500)")
     measured.add_argument("--instance-type", default="ml.m5.xlarge", metavar="TYPE", help="(ml.m5.xlarge)")
     measured.add_argument(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import numpy as np
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
@@ -18,6 +19,7 @@ CONTENT_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png
 ENDPOINT_PATH = re.compile(r"/endpoints/[^/]+/invocations")
 AWS_HOST = re.compile(r"runtime\.sagemaker(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 LOCAL_REGION = "us-east-1"
+PICTURE_SIZE = 500, 375
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class Invocation:
         return dict(request.headers.items())
 
 
-def read(url: str, picture: Path) -> Invocation:
+def read(url: str, picture: Path | None = None) -> Invocation:
     """The request for a URL and a picture. Raises UserError for a URL that is none and for a file that is no picture.
 
-    What goes to /endpoints/NAME/invocations is signed, on AWS or on a local account.
+    Without a picture one is made that is as hard to decode as a photograph of PICTURE_SIZE. What goes to
+    /endpoints/NAME/invocations is signed, on AWS or on a local account.
     """
     try:
         parts = urlsplit(url)
@@ -84,10 +87,7 @@ def read(url: str, picture: Path) -> Invocation:
             f"--url {url}: give http(s)://HOST[:PORT]/invocations, or "
             "https://runtime.sagemaker.REGION.amazonaws.com/endpoints/NAME/invocations"
         )
-    try:
-        body = picture.read_bytes()
-    except OSError as error:
-        raise UserError(f"--picture {picture}: cannot be read: {error.strerror}") from None
+    body = _made() if picture is None else _bytes_of(picture)
     content_type = next((name for magic, name in CONTENT_TYPES.items() if body.startswith(magic)), None)
     if content_type is None:
         raise UserError(f"--picture {picture}: neither a JPEG nor a PNG: give a picture that the model reads")
@@ -97,3 +97,16 @@ def read(url: str, picture: Path) -> Invocation:
         aws = AWS_HOST.fullmatch(parts.hostname)
         region = aws[1] if aws else session.get_config_variable("region") or LOCAL_REGION
     return Invocation(url, content_type, body, region, session)
+
+
+def _bytes_of(picture: Path) -> bytes:
+    try:
+        return picture.read_bytes()
+    except OSError as error:
+        raise UserError(f"--picture {picture}: cannot be read: {error.strerror}") from None
+
+
+def _made() -> bytes:
+    from bench.pictures import photograph  # Pillow, which a picture of the user's own does not need
+
+    return photograph(*PICTURE_SIZE, np.random.default_rng(0))

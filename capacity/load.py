@@ -41,6 +41,10 @@ class Step:
         """The latency that `share` of the measured requests do not exceed; inf of none."""
         return float(np.quantile(self.latencies, share, method="inverted_cdf")) if self.latencies else float("inf")
 
+    def holds(self, slo_seconds: float) -> bool:
+        """Whether the slowest hundredth was answered in time."""
+        return not self.overloaded and self.quantile(0.99) <= slo_seconds
+
     def late(self, share: float = 0.99) -> float:
         """How late the load itself was."""
         return float(np.quantile(self.lateness, share)) if self.lateness else 0.0

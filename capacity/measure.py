@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -47,12 +47,13 @@ class Limits:
 class Bracket:
     """The highest rate that held and the lowest that did not, in requests a second; None where there was none.
 
-    limited_by_load: whether the client, not the server, may be what did not hold.
+    limited_by_load: whether the client, not the server, may be what did not hold. steps: what was tried, in order.
     """
 
     held: float | None
     failed: float | None
     limited_by_load: bool = False
+    steps: Sequence[Step] = ()
 
 
 class OutOfBudget(Exception):
@@ -115,7 +116,7 @@ def highest_rate(
 
     Raises UserError where they do not allow a single step.
     """
-    began, sent, late = time.monotonic(), 0, {}
+    began, sent, late, steps = time.monotonic(), 0, {}, []
 
     def holds(rate: float) -> bool:
         nonlocal sent
@@ -130,13 +131,14 @@ def highest_rate(
         # Another seed for each step: the same gaps would meet every rate.
         step = asyncio.run(offer(invocation, rate, seconds, warm_up, limits.timeout, seed + len(late)))
         sent += sum(step.outcomes.values())
-        held = not step.overloaded and step.quantile(0.99) <= slo_seconds
+        steps.append(step)
+        held = step.holds(slo_seconds)
         late[rate] = step.late() > LATE_SHARE * slo_seconds
         say(_line(step, held) + (f"; the load was {step.late() * 1000:.0f} ms late" if late[rate] else ""))
         return held
 
     held, failed = bracket(holds, first, limits.lowest_rate, limits.resolution)
-    return Bracket(held, failed, late.get(failed, False))
+    return Bracket(held, failed, late.get(failed, False), steps)
 
 
 def most_rate(service_seconds: np.ndarray, workers: int) -> float:
@@ -154,6 +156,27 @@ def simulated_p99(service_seconds: np.ndarray, workers: int, queue_length: int, 
     return float(np.quantile(took, 0.99, method="inverted_cdf"))
 
 
+def slowdown(service_seconds: np.ndarray, workers: int, queue_length: int, slo_seconds: float, found: Bracket) -> float:
+    """How many times as long as alone requests must take, for the rate that failed to fail in a simulation too.
+
+    1 where it does so anyway, and where the search, or the load, does not tell how much the server can do.
+    """
+    if found.held is None or found.failed is None or found.limited_by_load:
+        return 1.0
+
+    def fails(times: float) -> bool:
+        return simulated_p99(service_seconds * times, workers, queue_length, found.failed) > slo_seconds
+
+    # With more than all its workers' time asked for, a server fails, whatever its queue.
+    low, high = 1.0, max(1.0, 1.2 * most_rate(service_seconds, workers) / found.failed)
+    if fails(low):
+        return 1.0
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fails(middle) else (middle, high)
+    return high
+
+
 def profile_of(
     invocation: Invocation,
     service_seconds: np.ndarray,
@@ -162,9 +185,10 @@ def profile_of(
     queue_length: int,
     slo_seconds: float,
     found: Bracket,
+    slower: float,
     today: date,
 ) -> dict:
-    """The content of a profile file. See capacity.profile."""
+    """The content of a profile file. See capacity.profile, and slowdown for `slower`."""
     content = {
         "instance_type": instance_type,
         "source": f"measured at {invocation.url}",
@@ -177,6 +201,8 @@ def profile_of(
         content["machine"] = machine()
     if found.held is not None:
         content |= {"slo_p99_ms": slo_seconds * 1000, "max_rps": round(found.held, 3)}
+    if slower > 1:
+        content["slowdown"] = round(slower, 2)
     return content
 
 
@@ -186,10 +212,12 @@ def as_json(content: dict) -> str:
     return f"{{\n{lines}\n}}\n"
 
 
-def summary(found: Bracket, slo_seconds: float, most: float, simulated: Callable[[float], float]) -> list[str]:
+def summary(
+    found: Bracket, slo_seconds: float, most: float, simulated: Callable[[float], float], slower: float
+) -> list[str]:
     """What was found, a line each; nothing where no rate held.
 
-    most: see most_rate. simulated: the p99 of a rate, in seconds, see simulated_p99.
+    most: see most_rate. simulated: the p99 of a rate, in seconds, see simulated_p99. slower: see slowdown.
     """
     if found.held is None:
         return []
@@ -203,6 +231,10 @@ def summary(found: Bracket, slo_seconds: float, most: float, simulated: Callable
     lines.append(f"simulated with these service times, p99 is {' and '.join(p99s)}")
     if found.failed and simulated(found.failed) <= slo_seconds:
         lines.append("which is too good: the workers are slower together than alone, or the machine has other work")
+    if slower > 1:
+        lines.append(
+            f"the profile has requests take {slower:.2f} times as long, with which {found.failed:.2f}/s fail too"
+        )
     if found.held > most:
         lines.append(f"so many workers can do {most:.2f}/s by their service times: the server has more, see --workers")
     if found.limited_by_load:

@@ -1,10 +1,13 @@
-"""The pages of `simulate` and `recommend`."""
+"""The pages of `measure`, `simulate` and `recommend`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from capacity import page, plots, report
 from capacity.configuration import Configuration
@@ -18,6 +21,9 @@ from capacity.simulation import METRIC_DELAY_SECONDS, Outcome
 from capacity.system import UPDATE_SECONDS
 from capacity.trace import Trace
 
+if TYPE_CHECKING:
+    from capacity.load import Step  # which signs requests: no simulation need load botocore for that
+
 UNKNOWN = (
     "How many instances a step in takes away, AWS does not document. Simulated are two rules: to the proportion at "
     "once, and one instance at a time. The areas in the charts lie between the two; where both do the same, there is "
@@ -27,6 +33,11 @@ UNKNOWN = (
     "From when on an added instance is billed: here from the decision, the dearer reading.",
     f"How long an idle execution environment of the function stays: {IDLE_SECONDS:.0f} s; users see five to fifteen "
     "minutes.",
+)
+
+MEASUREMENT_UNKNOWN = (
+    "How fast an instance on AWS is, unless it was one that was measured: another processor has other service times.",
+    "What the server's machine had to do besides. Load and server on one machine share its processors.",
 )
 
 
@@ -48,6 +59,43 @@ def of_simulation(
         [_timeline(trace, configuration, prices, outcomes, slo_seconds)],
         [Table("What became of it, by scale-in rule", rows), _figures({"configured": configuration})],
         UNKNOWN,
+    )
+
+
+def of_measurement(
+    path: Path,
+    source: str,
+    service_seconds: np.ndarray,
+    steps: Sequence[Step],
+    summary: Sequence[str],
+    slo_seconds: float,
+) -> list[Path]:
+    """Write the page of a measurement; the files written."""
+    draw = partial(plots.measurement, service_seconds=service_seconds, steps=steps, slo_seconds=slo_seconds)
+    caption = (
+        "Above: each rate tried, from when a request was due until its answer; what is slower than "
+        f"{plots.STEEPEST:g} times the SLO, or fails, stands at the upper edge. Below: what a single client waits."
+    )
+    rows = [["requests/s", "measured", "answered", "otherwise", "p50", "p99", ""]]
+    rows += [
+        [
+            f"{step.rate:.2f}",
+            f"{step.seconds:.0f} s",
+            f"{step.outcomes['200']:,}",
+            ", ".join(f"{count} x {what}" for what, count in sorted(step.outcomes.items()) if what != "200") or "-",
+            *(report.milliseconds(step.quantile(share)) for share in (0.5, 0.99)),
+            "holds" if step.holds(slo_seconds) else "does not hold",
+        ]
+        for step in sorted(steps, key=lambda step: step.rate)
+    ]
+    lead = [f"{source[0].upper()}{source[1:]}, for a p99 of {slo_seconds * 1000:g} ms.", *summary]
+    return page.write(
+        path,
+        "What the server can do",
+        lead,
+        [Chart("rates", "Latency by rate, and of one client", caption, 7.0, draw)],
+        [Table("Rates tried", rows)],
+        MEASUREMENT_UNKNOWN,
     )
 
 

@@ -1,10 +1,11 @@
-"""The pictures of a simulation and of a search; each draws into a figure as wide as it is given."""
+"""The pictures of a measurement, a simulation and a search; each draws into a figure as wide as it is given."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,9 @@ from capacity.prices import PriceList
 from capacity.search import Verdict
 from capacity.simulation import ANSWERED, FAILED, REFUSED, Outcome
 from capacity.trace import MINUTE, Trace
+
+if TYPE_CHECKING:
+    from capacity.load import Step  # which signs requests: no simulation need load botocore for that
 
 # A page gives these its own colours, in light and dark.
 INK, SOFT, LINE, BLUE, RED = "#1d2024", "#5b626b", "#dcdfe3", "#1f63b5", "#b3361b"
@@ -107,10 +111,7 @@ def timeline(
     _between(axes[4], moments, [course.usd_an_hour for course in courses], BLUE, "all items")
     _named(axes[4], "Cost", "USD an hour")
     for one in (axes[2], axes[3]):
-        if _is_narrow(figure):  # the legend has a line of its own, below the title
-            one.set_title(one.get_title(loc="left"), loc="left", fontsize=10, color=INK, pad=19)
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1)} if _is_narrow(figure) else {"loc": "lower right"}
-        one.legend(frameon=False, ncols=3, handlelength=1.4, borderaxespad=0.2, **{"bbox_to_anchor": (1, 1), **place})
+        _legend(figure, one)
     axes[4].set_xlabel(f"{unit} since the trace's beginning")
     axes[4].set_xlim(0, trace.duration / length)
 
@@ -157,9 +158,45 @@ def frontier(
     _named(axes, "", "p99, ms")
     axes.set_ylim(0, 1.04 * max([highest * (1 / STEEPEST) * 1.2, *map(milliseconds, shown)]))
     axes.set_xlabel("USD a month, in the dearer scale-in rule")
-    axes.legend(
-        frameon=False, ncols=2 if figure.get_figwidth() < 6 else 3, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+    axes.legend(frameon=False, ncols=2 if _is_narrow(figure) else 3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+
+
+def measurement(figure: Figure, service_seconds: np.ndarray, steps: Sequence[Step], slo_seconds: float) -> None:
+    """Latencies by the rate they were measured at; and the share of one client's answers within a time."""
+    above, below = figure.subplots(2, 1)
+    highest = STEEPEST * slo_seconds * 1000
+    steps = sorted(steps, key=lambda step: step.rate)
+    rates = [step.rate for step in steps]
+    for share, name, colour in ((0.99, "p99", BLUE), (0.5, "p50", SOFT)):
+        latencies = [min(step.quantile(share) * 1000, highest) for step in steps]
+        above.plot(rates, latencies, color=colour, marker="o", ms=4, label=name)
+        if share == 0.99:
+            failed = [
+                (rate, y) for rate, y, step in zip(rates, latencies, steps, strict=True) if not step.holds(slo_seconds)
+            ]
+            above.plot(*zip(*failed, strict=True), "X", color=RED, ms=8, label="does not hold") if failed else None
+    above.axhline(slo_seconds * 1000, color=RED, ls="--", lw=1, label="SLO")
+    _named(above, "Latency by rate", "ms")
+    above.set_xlim(left=0)
+    above.set_ylim(0, 1.04 * max([slo_seconds * 1200, *above.get_ylim()]))
+    above.set_xlabel("requests/s")
+    _legend(figure, above)
+    milliseconds = np.sort(service_seconds) * 1000
+    below.plot(milliseconds, 100 * np.arange(1, len(milliseconds) + 1) / len(milliseconds), color=BLUE)
+    _named(below, "One client, which has the server to itself", "% answered within")
+    below.set_xlim(left=0)
+    below.set_xlabel("ms")
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Beside the title; where that leaves no room, on a line of its own below it."""
+    narrow = _is_narrow(figure)
+    if narrow:
+        axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=10, color=INK, pad=19)
+    place = (
+        {"loc": "lower left", "bbox_to_anchor": (0, 1)} if narrow else {"loc": "lower right", "bbox_to_anchor": (1, 1)}
     )
+    axes.legend(frameon=False, ncols=4, handlelength=1.4, borderaxespad=0.2, columnspacing=1.4, **place)
 
 
 def _is_narrow(figure: Figure) -> bool:

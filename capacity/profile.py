@@ -22,7 +22,8 @@ class Profile:
     cold_start_seconds: what a new execution environment adds.
     max_rps: the most requests a second that an instance was seen to answer with a p99 within slo_p99_ms; None where
     that was not measured. date, machine: when and where it was measured.
-    assumed: which of FUNCTION's fields a file left out: a server alone does not tell them.
+    slowdown: how many times as long as alone a request takes under load: service_seconds are those under load, those of
+    a file a request's that is alone. assumed: which of FUNCTION's fields a file left out: no server tells them.
     """
 
     instance_type: str
@@ -34,6 +35,7 @@ class Profile:
     cold_start_seconds: float = 1.0
     max_rps: float | None = None
     slo_p99_ms: float | None = None
+    slowdown: float = 1.0
     date: str = ""
     machine: str = ""
     assumed: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ NUMBERS = {
     "cold_start_seconds": 0.0,
     "max_rps": 0.0,
     "slo_p99_ms": 0.0,
+    "slowdown": 1.0,
 }
 WORDS = ("source", "date", "machine")
 FUNCTION = ("lambda_seconds", "cold_start_seconds")
@@ -119,7 +122,8 @@ def read(path: Path, instance_type: str | None = None) -> Profile:
         if not isinstance(value, str):
             raise UserError(f"{path}:{line(key)}: {key} is {value!r}: give a text")
     assumed = tuple(name for name in FUNCTION if name not in content)
-    return Profile(measured_on, service_seconds=np.array(service, dtype=float), **numbers, **words, assumed=assumed)
+    service_seconds = np.array(service, dtype=float) * numbers.get("slowdown", 1.0)
+    return Profile(measured_on, service_seconds=service_seconds, **numbers, **words, assumed=assumed)
 
 
 def _is_number(value: object) -> bool:

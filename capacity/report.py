@@ -45,14 +45,15 @@ def service(profile: Profile) -> str:
     """A line about a profile."""
     median, last = np.quantile(profile.service_seconds, [0.5, 1.0])
     known_from = ", ".join(filter(None, (profile.source, profile.date, profile.machine)))
+    slower = f" under load, {profile.slowdown:g} times as long as alone" if profile.slowdown > 1 else ""
     workers = f"{profile.workers} workers" if profile.workers > 1 else "one worker"
     fetch, start = (
         f"{getattr(profile, name) * 1000:.0f} ms more{' (assumed)' if name in profile.assumed else ''}"
         for name in FUNCTION
     )
     return (
-        f"{profile.instance_type}: {workers}, {median * 1000:.0f} ms a request (at most {last * 1000:.0f}), in the "
-        f"function {fetch}, at a cold start {start}; {known_from}"
+        f"{profile.instance_type}: {workers}, {median * 1000:.0f} ms a request (at most {last * 1000:.0f}){slower}, in "
+        f"the function {fetch}, at a cold start {start}; {known_from}"
     )
 
 

@@ -44,9 +44,18 @@ def ensure(requirements: Path, folder: Path) -> None:
     if not python.exists() or subprocess.run([python, __file__, requirements]).returncode != 0:
         print(f"installing {requirements.name}: {', '.join(missing)}", flush=True)
         venv.create(folder, with_pip=True)
-        pip = [python, "-m", "pip", "install", "--no-input", "--quiet", "--extra-index-url", CPU_WHEELS]
-        subprocess.run([*pip, "-r", requirements], check=True)
+        pip = [python, "-m", "pip", "install", "--no-input", "--quiet"]
+        for lock in _locks(requirements):
+            subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+        subprocess.run([*pip, "--extra-index-url", CPU_WHEELS, "-r", requirements], check=True)
     os.execv(python, [str(python), *sys.argv])
+
+
+def _locks(requirements: Path) -> list[Path]:
+    """The locks beside the files that a requirements file includes, so that they are installed by their hash."""
+    included = [line[3:].strip() for line in requirements.read_text().splitlines() if line.startswith("-r ")]
+    locks = [(requirements.parent / name).with_suffix(".lock") for name in included]
+    return [lock for lock in locks if lock.is_file()]
 
 
 def _installed(name: str, version: str) -> bool:

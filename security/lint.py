@@ -41,6 +41,7 @@ EXPLAINED = (
         "in every call of a function's code: https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html",
     ),
     Explained("RESOURCE_STAR", "arn:aws:kms:", "kms:", "in a key's policy * is that key"),
+    Explained("RESOURCE_STAR", "boundary$", "", "a boundary grants nothing"),
     Explained(
         "MISMATCHED_TYPE",
         "arn:aws:kms:",
@@ -60,15 +61,15 @@ def findings(policies: Mapping[str, Policy]) -> list[tuple[str, str, str]]:
     ]
 
 
-def unexplained(found: list[tuple[str, str, str]]) -> list[str]:
+def unexplained(found: list[tuple[str, str, str]], explanations: tuple[Explained, ...] = EXPLAINED) -> list[str]:
     """The findings that stand, and the explanations that explain nothing any more."""
     left, used = [], set()
     for document, issue, detail in found:
-        matching = [e for e in EXPLAINED if e.issue == issue and _matches(e, document, detail)]
+        matching = [e for e in explanations if e.issue == issue and _matches(e, document, detail)]
         used.update(matching)
         if not matching:
             left.append(f"{document}: {issue} {detail}")
-    return left + [f"no finding for: {explained.reason}" for explained in EXPLAINED if explained not in used]
+    return left + [f"no finding for: {explained.reason}" for explained in explanations if explained not in used]
 
 
 def _matches(explained: Explained, document: str, detail: str) -> bool:

@@ -25,6 +25,7 @@ NAMES = {
     "key": KEY,
     "log_bucket": f"arn:aws:s3:::{NAME}-{ACCOUNT}-{REGION}-logs",
     "logs": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group",
+    "name": NAME,
     "region": REGION,
     "role": ROLE,
     "sagemaker": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}",
@@ -41,10 +42,11 @@ class Row:
     Attributes:
         table: the file it stands in.
         principal: role or service that asks.
-        context: condition keys of the request, beside TLS.
+        context: condition keys of the request, beside TLS and, for a workload, the key's tag.
         reason: who makes the call, a file of this repository or an AWS service; or why it must be refused.
         page: AWS's page about the call, where an AWS service makes it.
         unchecked: why AWS's reference does not list the request as it is.
+        unseen: why a whole demo does not make the call, where this project's own code does.
         widened: the asking role's own policy is everything, so that only its boundary is left.
     """
 
@@ -57,6 +59,7 @@ class Row:
     reason: str
     page: str | None
     unchecked: str | None = None
+    unseen: str | None = None
     widened: bool = False
 
     def __str__(self) -> str:
@@ -67,10 +70,11 @@ class Row:
 
 def read_rows(folder: Path = FOLDER) -> list[Row]:
     """Rows of all tables: every combination of what a table's row lists."""
-    return [row for path in sorted(folder.glob("*.yaml")) for row in _table(path)]
+    return [row for path in sorted(folder.glob("*.yaml")) for row in table_rows(path)]
 
 
-def _table(path: Path) -> Iterator[Row]:
+def table_rows(path: Path) -> Iterator[Row]:
+    """Rows of one table."""
     table = yaml.safe_load(path.read_text())
     for allowed, key in ((True, "must"), (False, "must not")):
         for entry in table.get(key, []):
@@ -90,13 +94,27 @@ def _table(path: Path) -> Iterator[Row]:
                     reason=entry["by"] if allowed else entry["why"],
                     page=entry.get("page"),
                     unchecked=entry.get("unchecked"),
+                    unseen=entry.get("unseen"),
                     widened=entry.get("widened", False),
                 )
 
 
-def boundary() -> Policy:
-    """The permissions boundary that this project offers for the workloads' roles."""
-    return json.loads(Path(__file__).with_name("boundary.json").read_text())
+def boundary(names: Mapping[str, str] = NAMES) -> Policy:
+    """The permissions boundary that this project offers for the workloads' roles; names: name, account and region."""
+    return filled(json.loads(Path(__file__).with_name("boundary.json").read_text()), names)
+
+
+def filled(value: Any, names: Mapping[str, str]) -> Any:
+    """A table or document with what its placeholders stand for."""
+    match value:
+        case str():
+            return value.format(**names)
+        case list():
+            return [filled(item, names) for item in value]
+        case dict():
+            return {filled(key, names): filled(item, names) for key, item in value.items()}
+        case _:
+            return value
 
 
 def documents(policies: Mapping[str, Policy]) -> dict[str, Policy]:
@@ -108,18 +126,20 @@ def request(row: Row, known: Mapping[str, Policy]) -> Request:
     """The row as a request, with the keys of the documents that decide it."""
     role = row.principal.removeprefix(f"{ROLE}-") if row.principal.startswith(f"{ROLE}-") else None
     identity = ["everything"] if row.principal == ADMINISTRATOR or row.widened else [f"role {role}"] if role else []
+    limit = "deployer boundary" if role and role.startswith("deployer-") else "boundary"
     owner = f"trust {row.resource.removeprefix(f'{ROLE}-')}" if row.action == "sts:AssumeRole" else None
     holders = [owner, row.resource, row.resource.partition("/")[0]]  # a role, a key or bucket, an object's bucket
+    tagged = {"aws:ResourceTag/Project": NAME} if limit == "boundary" and row.resource == KEY else {}
     return Request(
         principal=row.principal,
         action=row.action,
         resource=row.resource,
         account=ACCOUNT,
-        context={"aws:SecureTransport": "true", **dict(row.context)},
+        context={"aws:SecureTransport": "true", **tagged, **dict(row.context)},
         checked=row.unchecked is None,
         identity=identity,
         # The stack may have no boundary: what a role must not, its own policy refuses.
-        boundary=["boundary"] if role and (row.allowed or row.widened) else None,
+        boundary=[limit] if role and (row.allowed or row.widened) else None,
         resourcePolicy=next((holder for holder in holders if holder in known), None),
     )
 

@@ -7,6 +7,7 @@ notices, nothing shows that it is bounded.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from typing import Any
 
 from security.matrix import Row, documents, listed, request
 from security.plan import Policy
-from security.simulator import simulate
+from security.simulator import Request, simulate
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ def _without_one(values: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def widened(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
-    """Every role's policy with each Allow extended to all resources, and to all actions of its services.
+    """Every role's policy, and the boundary, with each Allow extended to all resources, or all actions of its services.
 
     A statement with a condition keeps its actions: the condition's key is mostly one that no other action has.
     """
     for document, policy in policies.items():
-        for statement in policy["Statement"] if document.startswith("role ") else []:
+        for statement in policy["Statement"] if document.startswith(("role ", "boundary")) else []:
             if statement["Effect"] != "Allow":
                 continue
             actions = listed(statement["Action"])
@@ -103,20 +104,37 @@ def widened(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
 def survivors(rows: list[Row], policies: Mapping[str, Policy], tried: list[Mutant]) -> list[Mutant]:
     """The mutants that no row notices: every row that held before still does. Raises as simulate() does."""
     known = documents(policies)
-    requests, origins = [], []
-    for number, mutant in enumerate(tried):
-        key = f"mutant {number}"
-        known[key] = mutant.policy
-        swap = {mutant.document: key}
-        for row in rows:
-            asked = request(row, known)
-            deciding = {*asked["identity"], *(asked["boundary"] or []), asked["resourcePolicy"]}
-            if mutant.document in deciding and any(fnmatchcase(row.action, pattern) for pattern in mutant.actions):
-                asked["identity"] = [swap.get(name, name) for name in asked["identity"]]
-                asked["boundary"] = asked["boundary"] and [swap.get(name, name) for name in asked["boundary"]]
-                asked["resourcePolicy"] = swap.get(asked["resourcePolicy"], asked["resourcePolicy"])
-                requests.append(asked)
+    asking: dict[str | None, list[tuple[Row, Request]]] = defaultdict(list)
+    for row in rows:
+        asked = request(row, known)
+        for document in {*asked["identity"], *(asked["boundary"] or []), asked["resourcePolicy"]}:
+            asking[document].append((row, asked))
+    concerned = [
+        [pair for pair in asking[mutant.document] if any(fnmatchcase(pair[0].action, one) for one in mutant.actions)]
+        for mutant in tried
+    ]
+    alive, begin = list(range(len(tried))), 0
+    # Most are noticed by one of the first rows.
+    for end in (8, 64, None):
+        changed, requests, origins = {}, [], []
+        for number in alive:
+            key = f"mutant {number}"
+            changed[key] = tried[number].policy
+            for row, asked in concerned[number][begin:end]:
+                requests.append(_swapped(asked, tried[number].document, key))
                 origins.append((number, row.allowed))
-    answers = simulate(known, requests)
-    caught = {number for (number, allowed), answer in zip(origins, answers, strict=True) if answer != allowed}
-    return [mutant for number, mutant in enumerate(tried) if number not in caught]
+        answers = simulate({**known, **changed}, requests)
+        caught = {number for (number, allowed), answer in zip(origins, answers, strict=True) if answer != allowed}
+        alive, begin = [number for number in alive if number not in caught], end
+    return [tried[number] for number in alive]
+
+
+def _swapped(asked: Request, document: str, key: str) -> Request:
+    """The request with another document in a document's place."""
+    swap = {document: key}
+    return {
+        **asked,
+        "identity": [swap.get(name, name) for name in asked["identity"]],
+        "boundary": asked["boundary"] and [swap.get(name, name) for name in asked["boundary"]],
+        "resourcePolicy": swap.get(asked["resourcePolicy"], asked["resourcePolicy"]),
+    }

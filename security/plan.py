@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,24 @@ def make_plan() -> dict[str, Any]:
         environments = ROOT / "terraform" / "environments"
         files = [environments / "reference.tfvars", environments / "prod.tfvars", variables]
         plan, state = Path(scratch, "plan"), Path(scratch, "terraform.tfstate")
-
-        def terraform(*arguments: str) -> str:
-            command = ["terraform", f"-chdir={ROOT / 'terraform'}", *arguments]
-            environment = os.environ | account.environment
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"terraform {arguments[0]}: {done.stderr}")
-            return done.stdout
-
         chosen = [f"-var-file={file}" for file in files]
-        terraform("plan", "-input=false", "-no-color", "-lock=false", f"-state={state}", f"-out={plan}", *chosen)
-        return json.loads(terraform("show", "-json", str(plan)))
+        run_terraform(account.environment, "plan", "-lock=false", f"-state={state}", f"-out={plan}", *chosen)
+        return json.loads(run_terraform(account.environment, "show", "-json", str(plan)))
+
+
+def run_terraform(environment: Mapping[str, str], command: str, *arguments: str) -> str:
+    """What a command on the root module prints; environment: of the account. RuntimeError where it fails."""
+    quiet = [] if command == "show" else ["-input=false", "-no-color"]
+    done = subprocess.run(
+        ["terraform", f"-chdir={ROOT / 'terraform'}", command, *quiet, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"terraform {command}: {done.stderr}")
+    return done.stdout
 
 
 def planned_policies(plan: dict[str, Any]) -> dict[str, Policy]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from security.calls import recorded_actions, untabled
+from security import deployer_matrix
+from security.calls import recorded_actions, unrecorded, untabled
 from security.lint import escalations, findings, unexplained
 from security.matrix import boundary, failures, read_rows
 from security.mutation import mutants, survivors, widened
@@ -25,17 +26,21 @@ def report(calls: Path) -> list[str]:
     failed = [f"matrix: {row}" for row in failures(rows, policies)]
     failed += [f"boundary: {role} has {arn}" for role, arn in boundaries(plan).items() if arn != BOUNDARY]
 
-    tried = list(mutants({**policies, "boundary": boundary()}))
+    bounded = {**policies, "boundary": boundary()}
+    tried = list(mutants(bounded))
     survived = survivors(rows, policies, tried)
     failed += [f"mutation: no row notices {mutant}" for mutant in survived]
 
-    wider = list(widened(policies))
+    wider = list(widened(bounded))
     unbounded = survivors(rows, policies, wider)
     failed += [f"mutation: no row notices {mutant}" for mutant in unbounded]
 
     failed += [f"calls: in no row of the role: {taken}" for taken in untabled(recorded, rows)]
+    unseen = unrecorded(recorded, rows)
+    excused = {f"{row.table}: {row.action}" for row in rows if row.unseen}
+    failed += [f"calls: own code's, not recorded, and no reason why: {said}" for said in unseen if said not in excused]
 
-    found = findings(policies)
+    found = findings(bounded)
     ways = escalations(policies)
     failed += [f"parliament: {finding}" for finding in unexplained(found)]
     failed += [f"cloudsplaining: {way}" for way in ways]
@@ -49,6 +54,8 @@ def report(calls: Path) -> list[str]:
         taken = sum(map(len, recorded.values()))
         known = taken - len(untabled(recorded, rows))
         print(f"{taken} actions of {len(recorded)} roles recorded in a run: {known} in a row")
+        kept = len([said for said in unseen if said in excused])
+        print(f"{len(unseen)} actions of these roles' own code not recorded in it: {kept} with a reason in the table")
     else:
         print(f"no role's calls recorded in {calls}")
     for kind, whole in (("statements", True), ("parts of statements", False)):
@@ -58,4 +65,4 @@ def report(calls: Path) -> list[str]:
     print(f"{len(wider)} statements widened in turn: {len(wider) - len(unbounded)} noticed")
     print(f"parliament: {len(found)} findings, {len(unexplained(found))} of them unexplained")
     print(f"cloudsplaining: {len(ways)} ways to escalate")
-    return failed
+    return failed + deployer_matrix.report()

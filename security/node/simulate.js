@@ -4,15 +4,29 @@ import { stdin, stdout } from 'node:process'
 import { createInterface } from 'node:readline'
 import { runSimulation, runUnsafeSimulation } from '@cloud-copilot/iam-simulate'
 
+// A statement about other actions has no part in an answer: left away, it costs no time.
+const patterns = new Map()
+const matches = (pattern, action) => {
+  if (!patterns.has(pattern)) {
+    const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*').replaceAll('?', '.')
+    patterns.set(pattern, new RegExp(`^${escaped}$`, 'i'))
+  }
+  return patterns.get(pattern).test(action)
+}
+const about = (policy, action) => policy && {
+  ...policy,
+  Statement: policy.Statement.filter((one) => !one.Action || [one.Action].flat().some((it) => matches(it, action)))
+}
+
 for await (const line of createInterface({ input: stdin })) {
   const { documents, requests } = JSON.parse(line)
-  const named = (keys) => keys.map((key) => ({ name: key, policy: documents[key] }))
   const results = []
   for (const { principal, action, resource, account, context, checked, identity, boundary, resourcePolicy } of requests) {
+    const named = (keys) => keys.map((key) => ({ name: key, policy: about(documents[key], action) }))
     const simulation = {
       request: { principal, action, resource: { resource, accountId: account }, contextVariables: context },
       identityPolicies: named(identity),
-      resourcePolicy: resourcePolicy ? documents[resourcePolicy] : undefined,
+      resourcePolicy: resourcePolicy ? about(documents[resourcePolicy], action) : undefined,
       permissionBoundaryPolicies: boundary ? named(boundary) : undefined,
       serviceControlPolicies: [],
       resourceControlPolicies: []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -83,13 +84,22 @@ def write_wheel(
     (folder / f"{name}-{version}-py3-none-any.whl").write_bytes(zip_bytes(files | {f"{info}/RECORD": record.encode()}))
 
 
+def lock(wheels: Path, *names: str) -> str:
+    """The text of a lock that has these wheels."""
+    lines = []
+    for path in (next(wheels.glob(f"{name}-*.whl")) for name in names):
+        name, version, *_ = path.name.split("-")
+        lines.append(f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+    return "".join(lines)
+
+
 def make_project(folder: Path, requirements: str) -> Path:
     """The real model/ and ec2_userdata/ beside a small lambda/."""
     for name in ("model", "ec2_userdata"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "lambda").mkdir()
     (folder / "lambda/handler.py").write_text("def lambda_handler(event, context): ...\n")
-    (folder / "lambda/requirements.txt").write_text(requirements)
+    (folder / "lambda/requirements.lock").write_text(requirements)
     return folder
 
 
@@ -101,8 +111,8 @@ def bundle(project: Path, wheels: Path | None) -> subprocess.CompletedProcess[st
 
 
 def test_two_builds_on_two_paths_are_equal_and_the_second_installs_nothing(tmp_path, wheels):
-    one = make_project(tmp_path / "one", "pure_one==1.0\npure_two==2.0\n")
-    other = make_project(tmp_path / "elsewhere" / "deeper" / "two", "pure_one==1.0\npure_two==2.0\n")
+    one = make_project(tmp_path / "one", lock(wheels, "pure_one", "pure_two"))
+    other = make_project(tmp_path / "elsewhere" / "deeper" / "two", lock(wheels, "pure_one", "pure_two"))
     # What differs between two checkouts: times, modes, bytecode, hidden files.
     for path in other.rglob("*"):
         os.utime(path, (10**9, 10**9))
@@ -131,17 +141,20 @@ def test_two_builds_on_two_paths_are_equal_and_the_second_installs_nothing(tmp_p
         }
 
 
-@pytest.mark.parametrize(
-    ("requirements", "said"),
-    [
-        ("pure_one==1.0\n", "leaves versions open, which makes builds differ: add pure-two==2.0"),
-        ("pure_one==1.0\npure_two\n", "add pure-two==2.0"),
-        ("compiled==3.0\n", "compiled/fast.so is compiled for one machine"),
-        ("pure_two==9.9\n", "pip could not install"),
-    ],
-)
-def test_requirements_that_would_not_build_the_same_everywhere_are_refused(tmp_path, wheels, requirements, said):
-    project = make_project(tmp_path / "project", requirements)
+def test_a_lock_that_is_not_all_of_what_is_installed_is_refused(tmp_path, wheels):
+    """A requirement of a requirement left out, a version or a hash left out, a hash of something else."""
+    one, two = lock(wheels, "pure_one"), lock(wheels, "pure_two")
+    for number, text in enumerate((one, one + "pure_two==2.0\n", one + "pure_two\n", one + two.replace("2.0", "9.9"))):
+        refused(make_project(tmp_path / str(number), text), wheels, "pip could not install")
+    refused(make_project(tmp_path / "other", two[:-9] + "00000000\n"), wheels, "DO NOT MATCH THE HASHES")
+
+
+def test_a_wheel_that_is_compiled_for_one_machine_is_refused(tmp_path, wheels):
+    project = make_project(tmp_path / "project", lock(wheels, "compiled"))
+    refused(project, wheels, "compiled/fast.so is compiled for one machine")
+
+
+def refused(project: Path, wheels: Path, said: str) -> None:
     result = bundle(project, wheels)
     assert result.returncode == 2
     assert said in result.stderr and "Traceback" not in result.stderr
@@ -149,7 +162,7 @@ def test_requirements_that_would_not_build_the_same_everywhere_are_refused(tmp_p
 
 
 def test_the_trainer_code_holds_what_the_box_and_the_notebook_run_and_nothing_else(tmp_path, wheels):
-    project = make_project(tmp_path / "project", "pure_two==2.0\n")
+    project = make_project(tmp_path / "project", lock(wheels, "pure_two"))
     assert bundle(project, wheels).returncode == 0
     with tarfile.open(project / "build/trainer-code.tar.gz") as archive:
         names = set(archive.getnames())
@@ -163,7 +176,7 @@ def test_the_trainer_code_holds_what_the_box_and_the_notebook_run_and_nothing_el
     expected = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "model/classifier").rglob("*.py")}
     assert expected and expected <= names
     assert not [name for name in names if "container" in name or name.endswith((".tftpl", ".md", ".pyc"))]
-    assert (tmp_path / "unpacked/requirements.txt").read_text() == (PROJECT / "model/requirements.txt").read_text()
+    assert (tmp_path / "unpacked/requirements.txt").read_text() == (PROJECT / "model/requirements.lock").read_text()
     # The unpacked code starts by itself, away from the checkout.
     script = tmp_path / "unpacked/model/train.py"
     result = subprocess.run(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import re
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from capacity import invocation, load, profile
 from capacity.__main__ import main
 from capacity.invocation import Invocation
-from capacity.measure import Bracket, Limits, OutOfBudget, bracket, highest_rate, simulated_p99, summary
+from capacity.measure import Bracket, Limits, OutOfBudget, bracket, highest_rate, simulated_p99, slowdown, summary
 
 JPEG = b"\xff\xd8\xff\xe0 and more"
 
@@ -161,9 +162,11 @@ def test_a_load_that_is_late_says_so(picture, monkeypatch):
     assert "measure from a machine that is less busy" in said(found)
 
 
+FEW = ["--step-seconds", "0.5", "--most-seconds", "10", "--resolution", "0.5", "--slo-p99-ms", "200"]
+
+
 def arguments(url: str, picture, out, *more: str) -> list[str]:
-    few = ["--step-seconds", "0.5", "--most-seconds", "10", "--resolution", "0.5", "--slo-p99-ms", "200"]
-    return ["measure", "--url", url, "--picture", str(picture), "--out", str(out), *few, *more]
+    return ["measure", "--url", url, "--picture", str(picture), "--out", str(out), *FEW, *more]
 
 
 def test_a_server_of_known_speed(picture, tmp_path, capsys):
@@ -182,8 +185,26 @@ def test_a_server_of_known_speed(picture, tmp_path, capsys):
     assert "127.0.0.1" in measured.source and measured.machine
 
 
-def said(found: Bracket, most: float = 100.0, simulated: float = 0.6) -> str:
-    return "\n".join(summary(found, 0.5, most, lambda rate: simulated))
+def test_without_a_picture_or_a_name_and_with_a_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(server := Server(seconds=0.03)) as url:
+        assert main(["measure", "--url", url, *FEW, "--html", "page.html"]) == 0
+    assert profile.read(tmp_path / "profile.json", "ml.m5.xlarge").max_rps
+    assert {headers["Content-Type"] for headers in server.headers} == {"image/jpeg"}
+    assert int(server.headers[0]["Content-Length"]) > 20_000
+    assert {file.name for file in tmp_path.iterdir()} == {"profile.json", "page.html", "page-rates.png"}
+    page = (tmp_path / "page.html").read_text()
+    rates = re.findall(
+        r"^ *([\d.]+)/s for .* p99 ([\d,]+ ms|none): (holds|does not hold)", capsys.readouterr().out, re.M
+    )
+    rows = re.findall(r"<tr><td>([\d.]+)</td>.*?<td>([\d,]+ ms|fails)</td><td>(holds|does not hold)</td></tr>", page)
+    assert len(rates) > 1 and sorted(rates) == sorted(
+        (rate, p99.replace("fails", "none"), said) for rate, p99, said in rows
+    )
+
+
+def said(found: Bracket, most: float = 100.0, simulated: float = 0.6, slower: float = 1.0) -> str:
+    return "\n".join(summary(found, 0.5, most, lambda rate: simulated, slower))
 
 
 def test_what_the_summary_says():
@@ -193,6 +214,7 @@ def test_what_the_summary_says():
     assert "see --workers" in said(Bracket(20.0, 21.0), most=19.0) and "--workers" not in said(Bracket(20.0, 21.0))
     assert "too good" in said(Bracket(20.0, 21.0), simulated=0.4) and "too good" not in said(Bracket(20.0, 21.0))
     assert "less busy" in said(Bracket(20.0, 21.0, limited_by_load=True))
+    assert "1.30 times as long, with which 21.00/s fail" in said(Bracket(20.0, 21.0), slower=1.3)
 
 
 def test_the_simulation_of_a_measured_server_is_a_queue():
@@ -201,6 +223,22 @@ def test_the_simulation_of_a_measured_server_is_a_queue():
     assert 0.3 < half < 0.5
     assert simulated_p99(np.array([0.1, 0.1]), workers=1, queue_length=3, rate=12.0) == float("inf")
     assert simulated_p99(np.array([0.1, 0.1]), workers=8, queue_length=3, rate=5.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("times", [1.0, 1.5, 2.5])
+def test_a_profile_is_as_slow_as_the_server_under_load(times):
+    """A server whose requests take longer when all workers are busy fails at a rate that tells by how much."""
+    alone = np.random.default_rng(0).gamma(4.0, 0.02, 500)
+    rates = np.arange(5.0, 60.0, 0.5)
+    failed = next(rate for rate in rates if simulated_p99(alone * times, 2, 64, rate) > 0.5)
+    assert slowdown(alone, 2, 64, 0.5, Bracket(failed - 0.5, failed)) == pytest.approx(times, rel=0.03)
+
+
+def test_what_does_not_tell_how_slow_a_server_is():
+    alone = np.array([0.01, 0.01])
+    for found in (Bracket(None, 9.0), Bracket(9.0, None), Bracket(8.0, 9.0, limited_by_load=True)):
+        assert slowdown(alone, 2, 64, 0.5, found) == 1
+    assert slowdown(alone, 2, 64, 0.5, Bracket(8.0, 9.0)) > 10
 
 
 def test_nothing_meets_the_slo(picture, tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capacity import profile
+from capacity import profile, report
 from capacity.errors import UserError
 
 GOOD = {"instance_type": "ml.m5.xlarge", "workers": 4, "service_seconds": [0.1, 0.2, 0.4]}
@@ -38,6 +38,12 @@ def test_what_was_measured_of_an_instance(written):
     assert (read.max_rps, read.slo_p99_ms, read.date, read.machine) == (12.5, 500, "2026-10-02", "two processors")
     assert type(read.workers) is int
     assert profile.read(written(GOOD), "ml.m5.xlarge").max_rps is None
+
+
+def test_a_slowdown_makes_every_request_longer(written):
+    slow = profile.read(written(GOOD | {"slowdown": 1.5}), "ml.m5.xlarge")
+    assert slow.service_seconds == pytest.approx([0.15, 0.3, 0.6])
+    assert "1.5 times as long as alone" in report.service(slow)
 
 
 JSON = st.recursive(
@@ -73,6 +79,7 @@ def test_whatever_a_profile_holds_is_read_or_refused(tmp_path_factory, changes):
         ({"service_seconds": [0.1]}, 4, "two or more"),
         ({"threads": 2}, 9, "threads is no part of a profile"),
         ({"lambda_seconds": -1}, 9, "lambda_seconds is -1"),
+        ({"slowdown": 0.5}, 9, "slowdown is 0.5: give a number from 1"),
         ({"max_rps": "many"}, 9, "max_rps is 'many': give a number from 0"),
         ({"date": 2026}, 9, "date is 2026: give a text"),
     ],

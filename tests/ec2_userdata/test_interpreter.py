@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -54,11 +55,15 @@ def test_where_something_is_missing_the_script_starts_over_in_a_virtual_environm
     write(package, "", "boxed.py")
     project = '[project]\nname = "boxed"\nversion = "1"\n[tool.setuptools]\npy-modules = ["boxed"]\n'
     write(package, project, "pyproject.toml")
-    requirements = write(tmp_path, "boxed==1\n")
+    requirements = write(tmp_path, "-r more.txt\nboxed==1\n")
     # pip only builds from source here, with the setuptools of this environment, so that nothing is downloaded.
     wheels = tmp_path / "wheels"
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", wheels, package]
     subprocess.run(build, check=True, capture_output=True)
+    [wheel] = wheels.iterdir()
+    write(tmp_path, "boxed==1\n", "more.txt")
+    lock = f"boxed==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+    write(tmp_path, lock, "more.lock")
     script = write(
         tmp_path,
         "import sys, pathlib\n"
@@ -74,7 +79,7 @@ def test_where_something_is_missing_the_script_starts_over_in_a_virtual_environm
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.stdout.splitlines() == [
         "start ['a b', '--c=1']",
-        "installing requirements.txt: boxed==1",
+        "installing requirements.txt: boxed==1, boxed==1",
         "start ['a b', '--c=1']",
         f"in {tmp_path / 'venv'}",
     ], result.stderr
@@ -82,3 +87,20 @@ def test_where_something_is_missing_the_script_starts_over_in_a_virtual_environm
     again = subprocess.run(command, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
     assert again.stdout.splitlines()[-1] == f"in {tmp_path / 'venv'}", again.stderr
     assert "installing" not in again.stdout
+
+
+def test_what_is_not_what_the_lock_of_an_included_file_says_is_not_installed(tmp_path, monkeypatch):
+    write(tmp_path, "boxed==1\n", "more.txt")
+    lock = write(tmp_path, "boxed==1\n", "more.lock")
+    commands = []
+
+    def run(command, check=False):
+        commands.append(command[1:])
+        if check:
+            raise subprocess.CalledProcessError(1, command)  # as pip does where a hash differs
+
+    monkeypatch.setattr(interpreter.subprocess, "run", run)
+    monkeypatch.setattr(interpreter.venv, "create", lambda folder, with_pip: None)
+    with pytest.raises(subprocess.CalledProcessError):
+        interpreter.ensure(write(tmp_path, "-r more.txt\ntorch==0.0.1\n"), tmp_path / "venv")
+    assert commands == [["-m", "pip", "install", "--no-input", "--quiet", "--require-hashes", "-r", lock]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import pytest
 from python_terraform import IsFlagged, Terraform
 
 from local.account import Account, running_account
+from security.recording import ACCESS_KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "test-classifier"
@@ -42,12 +44,14 @@ class Stack:
         return {"var_file": [str(file) for file in files], "no_color": IsFlagged, "input": False}
 
     def apply(self, **overrides: Any) -> None:
-        status, _, err = self.terraform.apply(skip_plan=True, **self.options(**overrides))
+        with self._recorded("apply"):
+            status, _, err = self.terraform.apply(skip_plan=True, **self.options(**overrides))
         assert status == 0, err
 
     def plan_status(self, **overrides: Any) -> int:
         """0: nothing to do; 2: changes."""
-        status, _, err = self.terraform.plan(**self.options(**overrides))
+        with self._recorded("plan"):
+            status, _, err = self.terraform.plan(**self.options(**overrides))
         assert status in (0, 2), err
         return status
 
@@ -58,8 +62,19 @@ class Stack:
 
     def destroy(self, **overrides: Any) -> None:
         # Terraform 1.0 dropped -force, which python-terraform 0.10 still sends.
-        status, _, err = self.terraform.destroy(force=None, auto_approve=IsFlagged, **self.options(**overrides))
+        with self._recorded("destroy"):
+            status, _, err = self.terraform.destroy(force=None, auto_approve=IsFlagged, **self.options(**overrides))
         assert status == 0, err
+
+    @contextlib.contextmanager
+    def _recorded(self, phase: str) -> Iterator[None]:
+        """The account has the phase's calls under an access key of its own."""
+        key = "AWS_ACCESS_KEY_ID"
+        os.environ |= {key: ACCESS_KEYS[phase]}  # python-terraform hands its own environment on
+        try:
+            yield
+        finally:
+            os.environ |= {key: self.account.environment[key]}
 
     def state(self) -> dict[str, Any]:
         return json.loads(Path(self.terraform.state).read_text())
@@ -80,7 +95,9 @@ class Stack:
 
     def upload_release(self, content: str) -> str:
         """Puts an archive into the artifact bucket and returns its release key; nobody here looks into it."""
-        archive = model_archive(content)
+        return self.upload_archive(model_archive(content))
+
+    def upload_archive(self, archive: bytes) -> str:
         key = f"releases/{hashlib.sha256(archive).hexdigest()}/model.tar.gz"
         self.account.client("s3").put_object(Bucket=self.output("artifact_bucket"), Key=key, Body=archive)
         return key
@@ -106,11 +123,10 @@ def model_archive(content: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack's tools, nothing applied yet."""
-    folder = tmp_path_factory.mktemp("stack")
-    with running_account(state_dir=folder / "account", data_plane=False) as account:
+@contextlib.contextmanager
+def opened(folder: Path, **options: Any) -> Iterator[Stack]:
+    """The stack's tools, nothing applied yet; the options are running_account's."""
+    with running_account(state_dir=folder / "account", **options) as account:
         before = dict(os.environ)
         os.environ |= account.environment  # python-terraform hands its own environment on
         try:
@@ -119,3 +135,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         finally:
             os.environ.clear()
             os.environ |= before
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with opened(tmp_path_factory.mktemp("stack"), data_plane=False) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def new_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """In an account with a data plane, and with the Lambda quota that many new accounts have."""
+    with opened(tmp_path_factory.mktemp("new-account"), lambda_concurrency_quota=10) as stack:
+        yield stack

@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOV = ROOT / ".venv-scan" / "bin" / "checkov"
+POLICIES = ROOT / "terraform" / "policies"
+ENVIRONMENTS = sorted(path.stem for path in (ROOT / "terraform" / "environments").glob("*.tfvars"))
 RELEASE = f"releases/{'0' * 64}/model.tar.gz"
 MOST_SKIPS = 12
 LEAST_PASSES = 150
@@ -18,11 +20,14 @@ LEAST_PASSES = 150
 
 def scan(*arguments: str) -> dict:
     """checkov's report; it opens no socket."""
-    command = [str(CHECKOV), "--skip-download", "--download-external-modules", "false", "-o", "json", *arguments]
+    offline = ["--skip-download", "--download-external-modules", "false", "-o", "json"]
+    command = [str(CHECKOV), *offline, "--external-checks-dir", str(POLICIES), *arguments]
     # A key's ARN is unknown at plan: unless told to count it as set, checkov takes every log group for unencrypted.
     environment = {**os.environ, "EVAL_TF_PLAN_AFTER_UNKNOWN": "true"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.stdout, result.stderr
+    # A policy that raises is logged, and counted as nothing.
+    assert "Traceback" not in result.stderr, result.stderr
     return json.loads(result.stdout)
 
 
@@ -31,17 +36,33 @@ def failures(report: dict) -> list[str]:
     return [f"{check['check_id']} {check['resource']}: {check['check_name']}" for check in failed]
 
 
-def test_source_scan():
-    report = scan("--framework", "terraform", "-d", "terraform")
+def own(report: dict, result: str) -> set[tuple[str, str]]:
+    """(policy, resource) of this project's policies."""
+    checks = report["results"][f"{result}_checks"]
+    return {(check["check_id"], check["resource"]) for check in checks if check["check_id"].startswith("CKV_IC_")}
+
+
+def clean(report: dict, kind: str, request: pytest.FixtureRequest) -> None:
+    summary = report["summary"]
+    request.node.user_properties.append(("scan", json.dumps({"kind": kind, **summary})))
     assert failures(report) == []
-    assert report["summary"]["passed"] > LEAST_PASSES, "the scan saw hardly anything"
+    assert summary["parsing_errors"] == 0
+    assert summary["passed"] > LEAST_PASSES, "the scan saw hardly anything"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_source_scan(environment, request):
+    files = [f"terraform/environments/{name}.tfvars" for name in dict.fromkeys(["reference", environment])]
+    variables = [argument for file in files for argument in ("--var-file", file)]
+    report = scan("--framework", "terraform", "-d", "terraform", *variables)
+    clean(report, "source", request)
     assert report["summary"]["skipped"] <= MOST_SKIPS
     for check in report["results"]["skipped_checks"]:
         assert len(check["check_result"]["suppress_comment"].split()) >= 5, f"{check['check_id']}: no reason to skip"
 
 
-@pytest.mark.parametrize("environment", ["local", "prod"])
-def test_plan_scan(stack, tmp_path, environment):
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_plan_scan(stack, tmp_path, environment, request):
     plan = tmp_path / "plan"
     status, _, err = stack.terraform.plan(out=str(plan), **stack.options(environment, release_key=RELEASE))
     assert status == 2, err
@@ -50,5 +71,28 @@ def test_plan_scan(stack, tmp_path, environment):
     (tmp_path / "plan.json").write_text(out)
     plan_file = str(tmp_path / "plan.json")
     report = scan("--framework", "terraform_plan", "-f", plan_file, "--repo-root-for-plan-enrichment", "terraform")
-    assert failures(report) == []
-    assert report["summary"]["passed"] > LEAST_PASSES, "the scan saw hardly anything"
+    clean(report, "plan", request)
+    # Each policy of the project says something about a plan; of instances in prod only where it is prod.
+    said = {policy for policy, _ in own(report, "passed")}
+    assert {f"CKV_IC_{number}" for number in range(1, 9)} - said == (set() if environment == "prod" else {"CKV_IC_2"})
+
+
+def test_each_policy_passes_and_fails_what_it_should():
+    """In tests/policies/POLICY/passing.tf and failing.tf a resource says by its name what must come of it."""
+    folder = ROOT / "tests" / "policies"
+    ids = {path.stem: policy_id(path) for path in POLICIES.glob("*.py") if "CKV_IC_" in path.read_text()}
+    assert sorted(ids) == sorted(path.name for path in folder.iterdir() if path.is_dir())
+    report = scan("--framework", "terraform", "-d", str(folder))
+    found = {"passed": set(), "failed": set()}
+    for result, resources in found.items():
+        for check in report["results"][f"{result}_checks"]:
+            policy = Path(check["file_path"]).parent.name
+            name = check["resource"].partition(".")[2]
+            if check["check_id"] == ids[policy] and name.startswith(("passing", "failing")):
+                resources.add((policy, name.partition("_")[0]))
+    assert found["passed"] == {(policy, "passing") for policy in ids}
+    assert found["failed"] == {(policy, "failing") for policy in ids}
+
+
+def policy_id(path: Path) -> str:
+    return path.read_text().partition('id="')[2].partition('"')[0]

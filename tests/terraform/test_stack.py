@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from security.calls import recorded_actions
+from security.deployer import grants, read_recorded, read_table
+from security.recording import ACCESS_KEYS
+
 REFERENCE = Path(__file__).resolve().parents[2] / "terraform" / "environments" / "reference.tfvars"
 
 
@@ -118,6 +122,7 @@ def test_a_new_release_updates_the_endpoint_in_place(stack, release):
     stack.apply(release_key=release)
 
 
+@pytest.mark.fault
 def test_scaling_survives_an_instance_type_change(stack, release):
     stack.apply(release_key=release, endpoint_instance_type="ml.c5.xlarge")
     configuration = stack.resource("aws_sagemaker_endpoint_configuration", "module.endpoint")
@@ -139,3 +144,14 @@ def test_destroy_leaves_nothing(stack, release):
     assert client("ecr").describe_repositories()["repositories"] == []
     assert client("codebuild").list_projects()["projects"] == []
     assert json.dumps(client("logs").describe_log_groups()["logGroups"]) == "[]"
+
+
+def test_what_terraform_called_is_what_a_deployer_is_granted(stack, release):
+    """After the whole life above; that nothing more is granted, tests/security/test_deployer.py shows."""
+    calls = Path(stack.terraform.state).parent / "account" / "calls.jsonl"
+    called = recorded_actions(calls, ACCESS_KEYS.values())
+    assert sorted(called) == sorted(ACCESS_KEYS.values())
+    table = read_table({"account": "123456789012", "boundary": "arn", "name": "test-classifier", "region": "us-east-1"})
+    for phase, actions in read_recorded().items():
+        granted = {grant.action for grant in grants(phase, actions, table)}
+        assert called[ACCESS_KEYS[phase]] - granted - table["underived"].keys() == set(), phase

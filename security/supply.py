@@ -1,0 +1,110 @@
+"""`python -m security supply`: what is installed and shipped is locked by hash, audited, and carries no secret."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import yaml
+
+from security.disclosures import ROOT, disclosures, tracked_files
+
+PIP_AUDIT = ROOT / ".venv-supply" / "bin" / "pip-audit"
+ADVISORIES = Path(__file__).with_name("advisories.yaml")
+# PyTorch's own index has torch without CUDA, under other hashes; the rest of the box's packages is in model's lock.
+UNLOCKED = {ROOT / "ec2_userdata" / "requirements.txt"}
+PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w,-]+\])?==([^\s;\\]+)")
+
+
+class OutOfReach(Exception):
+    """The vulnerability data cannot be had; the message says of what."""
+
+
+def report() -> list[str]:
+    """Prints the figures; returns what does not hold, a line each. Raises ValueError for a wrong advisories.yaml."""
+    requirements = locked_files()
+    locks = [path.with_suffix(".lock") for path in requirements]
+    failed = [fault for path in requirements for fault in lock_faults(path)]
+    locked = {pin for lock in locks if lock.is_file() for pin in pins(lock)}
+    print(f"{len(locks)} locks, {len(locked)} versions of packages: {'all' if not failed else 'NOT all'} by their hash")
+    try:
+        audited, unexplained = audit(locks)
+        failed += [f"pip-audit: {finding}" for finding in unexplained]
+        print(f"pip-audit: {audited} packages audited, {len(unexplained)} advisories unexplained")
+    except OutOfReach as missing:
+        print(f"pip-audit: NOT AUDITED: {missing}")
+    found = disclosures()
+    failed += [f"disclosed: {disclosure}" for disclosure in found]
+    print(f"{len(tracked_files())} files of the repository: {len(found)} secrets, account ids or bucket names")
+    return failed
+
+
+def locked_files() -> list[Path]:
+    """The requirements files beside which there must be a lock."""
+    return [path for path in tracked_files() if path.match("requirements*.txt") and path not in UNLOCKED]
+
+
+def pins(path: Path) -> set[tuple[str, str]]:
+    """(name, version) of each pin of a requirements file or a lock."""
+    return {(normal(name), version) for name, version in re.findall(rf"(?m)^{PIN.pattern}", path.read_text())}
+
+
+def normal(name: str) -> str:
+    """The one spelling of a package's name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lock_faults(requirements: Path) -> list[str]:
+    """What the lock beside a requirements file lacks, or names that it must not."""
+    lock = requirements.with_suffix(".lock")
+    if not lock.is_file():
+        return [f"{lock}: is missing: add it to the Makefile and run make lock"]
+    text = lock.read_text()
+    entries = re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n", "", text))
+    faults = [f"{lock}: {name}=={version} is not in it: run make lock" for name, version in missing(requirements, lock)]
+    faults += [
+        f"{lock}: no hash for {entry.split()[0]}" for entry in entries if "==" in entry and "--hash=" not in entry
+    ]
+    faults += [f"{lock}: names a host: {url}" for url in re.findall(r"\w+://\S+|(?m:^--(?:extra-)?index-url.*)", text)]
+    return faults
+
+
+def missing(requirements: Path, lock: Path) -> list[tuple[str, str]]:
+    return sorted(pins(requirements) - pins(lock))
+
+
+def audit(locks: list[Path], run: Callable[[Path], str] | None = None) -> tuple[int, list[str]]:
+    """How many packages pip-audit looked up, and the advisories that advisories.yaml does not explain, or need not.
+
+    run: what pip-audit writes of a lock. Raises OutOfReach where it could not look one up.
+    """
+    explained = {(entry["id"], entry["package"]) for entry in yaml.safe_load(ADVISORIES.read_text())}
+    audited, found = set(), set()
+    for lock in locks:
+        for package in looked_up((run or pip_audit)(lock)):
+            audited.add((package["name"], package["version"]))
+            found |= {(advisory["id"], package["name"]) for advisory in package["vulns"]}
+    unexplained = [f"{name}: {identifier}" for identifier, name in sorted(found - explained)]
+    needless = [f"{name}: {identifier} is explained and not reported" for identifier, name in sorted(explained - found)]
+    return len(audited), unexplained + needless
+
+
+def looked_up(written: str) -> Iterator[dict]:
+    """pip-audit itself succeeds where its service knows no package at all, as a mirror of the index does not."""
+    for package in json.loads(written)["dependencies"]:
+        if "skip_reason" in package:
+            raise OutOfReach(package["skip_reason"])
+        yield package
+
+
+def pip_audit(lock: Path) -> str:
+    if not PIP_AUDIT.is_file():
+        raise OutOfReach(f"no {PIP_AUDIT.relative_to(ROOT)}: make security sets it up")
+    asked = ["-f", "json", "--progress-spinner", "off", "--disable-pip", "--require-hashes", "-r", str(lock)]
+    done = subprocess.run([str(PIP_AUDIT), *asked], cwd=ROOT, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise OutOfReach(done.stderr.strip().splitlines()[-1])
+    return done.stdout

@@ -1,0 +1,3 @@
+resource "aws_sagemaker_model" "failing" {
+  enable_network_isolation = true
+}

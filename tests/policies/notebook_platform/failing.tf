@@ -1,0 +1,3 @@
+resource "aws_sagemaker_notebook_instance" "failing" {
+  platform_identifier = "notebook-al1-v1"
+}

@@ -1,0 +1,100 @@
+"""Everything that is installed or shipped is locked; nothing that is disclosed or advised against goes unnoticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from security import disclosures, supply
+
+HASH = f"--hash=sha256:{'0' * 64}"
+
+
+def test_every_requirement_is_locked_by_its_hash_and_no_lock_names_a_host():
+    requirements = supply.locked_files()
+    assert len(requirements) >= 8
+    assert [fault for path in requirements for fault in supply.lock_faults(path)] == []
+
+
+@pytest.mark.parametrize("shipped", ["lambda", "model"])
+def test_what_is_shipped_is_what_the_tests_run_with(shipped):
+    packages = supply.pins(disclosures.ROOT / shipped / "requirements.lock")
+    assert packages and packages <= supply.pins(disclosures.ROOT / "requirements.lock")
+
+
+@pytest.mark.parametrize("file", ["Makefile", "model/container/Dockerfile"])
+def test_what_is_installed_is_what_is_locked(file):
+    installs = [line for line in (disclosures.ROOT / file).read_text().splitlines() if "pip install" in line]
+    assert installs and all("--require-hashes" in line for line in installs)
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        (f"boto3==1.0 \\\n    {HASH}\n", None),
+        (f"# boto3==1.0\nboto3==1.1 \\\n    {HASH}\n", "boto3==1.0 is not in it"),
+        (f"boto3==1.0\nnumpy==2.0 \\\n    {HASH}\n", "no hash for boto3==1.0"),
+        (f"--index-url https://index.example/simple\nboto3==1.0 \\\n    {HASH}\n", "names a host"),
+        (None, "is missing"),
+    ],
+)
+def test_a_lock_that_lacks_something_is_named(tmp_path, lock, said):
+    path = tmp_path / "requirements.txt"
+    path.write_text("# why\nBoto3[crt]==1.0  # pinned\n")
+    if lock:
+        path.with_suffix(".lock").write_text(lock)
+    faults = supply.lock_faults(path)
+    assert faults == [] if said is None else any(said in fault for fault in faults)
+
+
+def audited(**packages: list[str]) -> str:
+    found = [
+        {"name": name, "version": "1", "vulns": [{"id": identifier} for identifier in identifiers]}
+        for name, identifiers in packages.items()
+    ]
+    return json.dumps({"dependencies": found, "fixes": []})
+
+
+def test_an_advisory_is_a_finding_unless_it_is_explained(tmp_path, monkeypatch):
+    advisories = tmp_path / "advisories.yaml"
+    monkeypatch.setattr(supply, "ADVISORIES", advisories)
+    advisories.write_text("[{id: GHSA-1, package: one, reason: The function is not called.}]")
+    locks = [Path("requirements.lock")]
+    assert supply.audit(locks, lambda _: audited(one=["GHSA-1"], two=[])) == (2, [])
+    assert supply.audit(locks, lambda _: audited(one=["GHSA-1"], two=["GHSA-2"])) == (2, ["two: GHSA-2"])
+    assert supply.audit(locks, lambda _: audited(one=[])) == (1, ["one: GHSA-1 is explained and not reported"])
+
+
+def test_an_audit_that_could_not_look_anything_up_is_none():
+    skipped = json.dumps({"dependencies": [{"name": "one", "skip_reason": "not found: one (1)"}]})
+    with pytest.raises(supply.OutOfReach, match=r"not found: one \(1\)"):
+        supply.audit([Path("requirements.lock")], lambda _: skipped)
+
+
+def test_every_explanation_says_why():
+    for entry in supply.yaml.safe_load(supply.ADVISORIES.read_text()):
+        assert entry.keys() == {"id", "package", "reason"} and len(entry["reason"].split()) >= 5
+
+
+def test_the_repository_discloses_nothing():
+    assert disclosures.disclosures() == []
+
+
+def test_a_secret_an_account_and_a_bucket_are_found(tmp_path):
+    # In pieces, or this file itself would be found.
+    lines = {
+        "credentials.txt": "AWS_ACCESS_KEY_ID=AKIA" + "Q3EGRZ4T7UHS6VXB",
+        "key.pem": "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEpAIBAAKCAQEA",
+        "role.tf": 'role = "arn:aws:iam::' + "2109" + '87654321:role/admin"',
+        "load.sh": "aws s3 cp s3:" + "//acme-production-data/a .",
+    }
+    for name, line in lines.items():
+        (tmp_path / name).write_text(line + "\n")
+    files = sorted(tmp_path.iterdir())
+    assert {line.partition(":")[0] for line in disclosures.secrets(tmp_path, files)} == {"credentials.txt", "key.pem"}
+    assert list(disclosures.names(tmp_path, files)) == [
+        "load.sh: bucket acme-production-data",
+        "role.tf: account id 2109" + "87654321",
+    ]
