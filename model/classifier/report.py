@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -16,6 +15,7 @@ from classifier.data import Pictures
 from classifier.metrics import probabilities
 from classifier.plots import highest_loss
 from classifier.preprocessing import PictureError, read_picture
+from classifier.template import environment
 
 WORST_PICTURES = 24
 THUMBNAIL_PIXELS = 160
@@ -41,15 +41,8 @@ def write_report(path: Path, metrics: dict, pictures: Pictures, logits: torch.Te
     Raises OSError where `path` cannot be written. Of metrics, speed, cost, int8, network, versions and git_commit may
     lack.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "duration": _duration, "quantity": _quantity, "usd": _usd}
-    environment.filters |= {"breakable": _breakable, "count": "{:,}".format}
+    filters = {"percent": _percent, "duration": _duration, "quantity": _quantity, "usd": _usd}
+    filters |= {"breakable": _breakable, "count": "{:,}".format}
     history = {name: [epoch[name] for epoch in metrics["history"]] for name in metrics["history"][0]}
     losses = {"training": history["train_loss"], "validation": history["validation_loss"]}
     accuracy = {"validation": history["validation_accuracy"]}
@@ -59,26 +52,30 @@ def write_report(path: Path, metrics: dict, pictures: Pictures, logits: torch.Te
     labels, shown = metrics["confusion_matrix"]["labels"], classes_to_show(matrix)
     figures = enumerate(metrics["per_class"].items())
     by_class = sorted(((index, label, row) for index, (label, row) in figures), key=lambda row: row[2]["f1"] or 0.0)
-    page = environment.get_template("report.html").render(
-        metrics=metrics,
-        labels=labels,
-        matrix=matrix.tolist(),
-        shown_classes=shown,
-        upright_labels=max((len(labels[index]) for index in shown), default=0) > SHORT_LABEL,
-        pairs=confused_pairs(matrix)[:CONFUSED_PAIRS],
-        mean_confidence=sum(count * value for count, value in confidences) / int(matrix.sum()),
-        by_class=by_class,
-        loss_chart=line_chart(losses, kept, highest=limit, unit="nats"),
-        accuracy_chart=line_chart(accuracy, kept, highest=1, unit="accuracy", shares=True),
-        reliability=reliability_diagram(metrics["calibration"]),
-        worst=worst_pictures(pictures, logits),
-        facts={
-            "Time and speed": {"whole_run_seconds": metrics["seconds"], **metrics.get("speed", {})},
-            "Recipe": metrics["recipe"],
-            "Network": metrics.get("network"),
-            "Served as int8": _int8_facts(metrics.get("int8")),
-            "Versions": {"git_commit": metrics.get("git_commit"), **metrics.get("versions", {})},
-        },
+    page = (
+        environment(**filters)
+        .get_template("report.html")
+        .render(
+            metrics=metrics,
+            labels=labels,
+            matrix=matrix.tolist(),
+            shown_classes=shown,
+            upright_labels=max((len(labels[index]) for index in shown), default=0) > SHORT_LABEL,
+            pairs=confused_pairs(matrix)[:CONFUSED_PAIRS],
+            mean_confidence=sum(count * value for count, value in confidences) / int(matrix.sum()),
+            by_class=by_class,
+            loss_chart=line_chart(losses, kept, highest=limit, unit="nats"),
+            accuracy_chart=line_chart(accuracy, kept, highest=1, unit="accuracy", shares=True),
+            reliability=reliability_diagram(metrics["calibration"]),
+            worst=worst_pictures(pictures, logits),
+            facts={
+                "Time and speed": {"whole_run_seconds": metrics["seconds"], **metrics.get("speed", {})},
+                "Recipe": metrics["recipe"],
+                "Network": metrics.get("network"),
+                "Served as int8": _int8_facts(metrics.get("int8")),
+                "Versions": {"git_commit": metrics.get("git_commit"), **metrics.get("versions", {})},
+            },
+        )
     )
     # A file name may have bytes that are no text.
     write_atomically(path, page.encode(errors="replace"))

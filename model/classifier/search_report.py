@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from optuna import visualization
 from optuna.trial import TrialState
 
 from classifier.archive import write_atomically
 from classifier.study import best_trial, outcome
+from classifier.template import environment
 
 LOSS = "validation loss"
 CHART_PIXELS = 400
@@ -22,23 +22,20 @@ def write_search_report(path: Path, study: optuna.Study, command: str) -> None:
 
     About 5 MB, of which plotly's script is all but a little: the page needs no network. Raises OSError.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     trials = study.get_trials(deepcopy=False)
     outcomes = [outcome(trial) for trial in trials]
-    page = environment.get_template("search_report.html").render(
-        study=study,
-        trials=list(zip(trials, outcomes, strict=True)),
-        counts={name: outcomes.count(name) for name in dict.fromkeys(outcomes)},
-        parameters=list(dict.fromkeys(name for trial in trials for name in trial.params)),
-        best=best_trial(study),
-        command=command,
-        charts=charts(study),
+    page = (
+        environment()
+        .get_template("search_report.html")
+        .render(
+            study=study,
+            trials=list(zip(trials, outcomes, strict=True)),
+            counts={name: outcomes.count(name) for name in dict.fromkeys(outcomes)},
+            parameters=list(dict.fromkeys(name for trial in trials for name in trial.params)),
+            best=best_trial(study),
+            command=command,
+            charts=charts(study),
+        )
     )
     write_atomically(path, page.encode())
 

@@ -2,7 +2,6 @@
 
 import re
 import struct
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -15,39 +14,7 @@ from capacity.page import Chart, Table
 from capacity.simulation import ANSWERED, FAILED, REFUSED, simulate
 from capacity.system import system
 from capacity.trace import Trace
-
-VOID = {"meta", "br", "img", "link"}
-
-
-class Page(HTMLParser):
-    """Elements, text and table rows; refuses what is not well nested."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict]] = []
-        self.rows: list[list[str]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        assert not self._open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if self._open and self._open[-1] != "style":
-            self.text += data
-            if {"td", "th"} & set(self._open):
-                self.rows[-1][-1] += data
+from tests.html_page import Page
 
 
 def assert_stands_alone(source: str) -> Page:

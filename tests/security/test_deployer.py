@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_sentry.querying.actions import get_action_data
 
-from security import deployer_matrix, deployer_policy, recording, simulator
+from security import deployer_matrix, deployer_policy, recording
 from security.__main__ import main
 from security.deployer import Grant, characters, grants, policy, read_recorded, read_table, reference, split
 from security.lint import escalations, findings, unexplained
@@ -45,15 +45,6 @@ def policies(phases):
 @pytest.fixture(scope="module")
 def rows(phases):
     return deployer_matrix.deployer_rows(phases)
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    """Skips where Node or the simulator is not installed: they are prerequisites of `make security` alone."""
-    try:
-        simulator.simulate({}, [])
-    except simulator.SimulatorMissing as missing:
-        pytest.skip(str(missing))
 
 
 def known(policies):

@@ -35,15 +35,6 @@ def rows():
     return read_rows()
 
 
-@pytest.fixture(scope="module")
-def simulated():
-    """Skips where Node or the simulator is not installed: they are prerequisites of `make security` alone."""
-    try:
-        simulator.simulate({}, [])
-    except simulator.SimulatorMissing as missing:
-        pytest.skip(str(missing))
-
-
 def test_every_role_of_the_plan_has_a_table_a_policy_and_a_trust(policies):
     tables = {path.stem for path in FOLDER.glob("*.yaml")}
     assert sorted(tables - {"boundary", "buckets", "key", "trust"}) == ROLES
