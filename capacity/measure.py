@@ -174,7 +174,7 @@ def slowdown(service_seconds: np.ndarray, workers: int, queue_length: int, slo_s
     while high - low > 0.01:
         middle = (low + high) / 2
         low, high = (low, middle) if fails(middle) else (middle, high)
-    return high
+    return float(high)
 
 
 def profile_of(

@@ -154,7 +154,10 @@ def frontier(
     axes.axhline(slo_seconds * 1000, color=RED, ls="--", lw=1, label="SLO")
     axes.plot(winner.cost, milliseconds(winner), "*", color=RED, ms=13, label="recommended", zorder=5)
     if configured:
-        axes.plot(configured.cost, milliseconds(configured), "D", color=INK, ms=6, label="configured", zorder=5)
+        label = "configured"
+        if configured.throttled > max_throttled:  # else it would look like the better one
+            label += f", throttles {configured.throttled:.1%}"
+        axes.plot(configured.cost, milliseconds(configured), "D", color=INK, ms=6, label=label, zorder=5)
     _named(axes, "", "p99, ms")
     axes.set_ylim(0, 1.04 * max([highest * (1 / STEEPEST) * 1.2, *map(milliseconds, shown)]))
     axes.set_xlabel("USD a month, in the dearer scale-in rule")

@@ -146,7 +146,8 @@ def _beside(made: Recommendation, name: str) -> str:
     (other, winner), aim = made.beside[name], made.aim
     value = report.figure(getattr(other.configuration, name)) + ("" if winner is made.winner else " (by intervals)")
     broken = [f"p99 {other.p99 * 1000:,.0f} ms" if other.p99 < 1e6 else "more than 1 % fail"] * (other.late > aim.late)
-    broken += [f"{other.throttled:.2%} throttled"] * (other.throttled > aim.max_throttled)
+    throttled = f"{other.throttled:.2%}" if other.throttled >= 0.0001 else "some"
+    broken += [f"{throttled} throttled"] * (other.throttled > aim.max_throttled)
     more = other.cost - winner.cost
     if broken:
         saves = f", for {-more:,.2f} USD a month less" if more < -0.005 else ""

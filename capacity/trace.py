@@ -16,6 +16,7 @@ from capacity import metric_export
 from capacity.errors import UserError
 
 MINUTE = 60.0
+MOST_REQUESTS = 100_000_000  # each is simulated, and takes some 60 bytes
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,11 @@ def _check_gap(place: str, text: str, times: array[float]) -> None:
 def _spread(path: Path, name: str, starts: np.ndarray, counts: np.ndarray, seed: int) -> Trace:
     if not counts.any():
         raise UserError(f"{path}: every count is 0: there is nothing to simulate")
+    if counts.sum() > MOST_REQUESTS:
+        raise UserError(
+            f"{path}: {counts.sum():,} requests, of which each is simulated: give a part of it with at most "
+            f"{MOST_REQUESTS:,}"
+        )
     period = float(starts[1] - starts[0]) if len(starts) > 1 else MINUTE
     arrivals = np.repeat(starts, counts) + np.random.default_rng(seed).random(counts.sum()) * period
     arrivals.sort()

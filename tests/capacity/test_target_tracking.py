@@ -36,6 +36,9 @@ def test_the_target_of_an_instance_that_holds_twenty_a_second():
 def test_three_minutes_above_the_target_scale_out():
     assert feed(settled(1), [31, 31]) == [None, None]
     assert feed(settled(1), [31, 31, 31])[-1].after == 2
+    # Seen on a SageMaker endpoint: above 1500, three of three.
+    assert not any(feed(settled(1, target=1500), [1501, 1501, 1500, 1501, 1501]))
+    assert feed(settled(1, target=1500), [1500, 1501, 1501, 1501])[-1].after == 2
 
 
 @pytest.mark.parametrize("datapoints", [[31, 31, 30], [30, 31, 31], [31, 30, 31], [30, 30, 30]])

@@ -93,6 +93,12 @@ def test_nothing_but_zeros(written):
         trace.read(written("time,count\n0,0\n60,0\n"))
 
 
+def test_more_requests_than_can_be_simulated_one_by_one(written):
+    day = "".join(f"{60 * minute},600000\n" for minute in range(1440))  # 10,000 a second
+    with pytest.raises(UserError, match=r"some\.csv: 864,000,000 requests.* at most 100,000,000"):
+        trace.read(written("time,count\n" + day))
+
+
 @settings(max_examples=50, deadline=None)
 @given(times=st.lists(st.integers(0, 10**7).map(lambda tenths: tenths / 10), min_size=1, max_size=30).map(sorted))
 def test_seconds_and_dates_say_the_same(tmp_path_factory, times):

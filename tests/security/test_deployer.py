@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,23 @@ def test_the_documents_are_what_iam_takes_and_one_is_no_leftover(tmp_path, capsy
     )
     printed = capsys.readouterr().out
     assert all(f"{stem}.json" in printed for stem in documents)
+    assert not re.search(r"\{\w+\}", json.dumps(documents))
+
+
+def test_the_boundary_of_the_roles_it_makes_knows_one_stack():
+    filled = deployer_policy.names("123456789012", "dogs", "eu-west-1", None, None)
+    boundary = deployer_policy.deployer_documents(filled)["workload-boundary"]
+    named = [one for statement in boundary["Statement"] for one in listed(statement["Resource"]) if one != "*"]
+    assert len(named) > 10 and all(re.search(r"[:/]dogs|sagemaker/\*", one) for one in named)
+    [handing_on] = [statement for statement in boundary["Statement"] if statement["Action"] == "iam:PassRole"]
+    assert handing_on["Resource"] == "arn:aws:iam::123456789012:role/dogs-training"
+    everywhere = {
+        action
+        for statement in boundary["Statement"]
+        if statement["Resource"] == "*" and "Condition" not in statement
+        for action in listed(statement["Action"])
+    }
+    assert {action.partition(":")[0] for action in everywhere} == {"cloudwatch", "ec2", "ecr", "logs", "xray"}
 
 
 def test_without_a_state_in_s3_no_bucket_is_granted_for_it():
