@@ -33,6 +33,7 @@ from capacity.target_tracking import ScaleIn
 from capacity.tfvars import TERRAFORM_DIR
 
 NOTHING_MEETS_THE_SLO = 3
+SCHEDULED = "autoscaling_scheduled_actions"
 REFERENCE = TERRAFORM_DIR / "environments" / "reference.tfvars"
 
 
@@ -97,12 +98,14 @@ def _simulate(arguments: argparse.Namespace) -> None:
         rule: simulate(requests, service_seconds, system(configured, measured, rule, events), arguments.seed)
         for rule in get_args(ScaleIn)
     }
-    print(report.demand(requests), report.service(measured), "", sep="\n")
+    one = next(iter(outcomes.values()))  # what is scheduled is so in all of them
+    lead = [report.demand(requests), report.service(measured), *report.scheduled(configured, requests, one)]
+    print(*lead, "", sep="\n")
     slo_seconds = arguments.slo_p99_ms / 1000
     print(report.outcomes(outcomes, configured, price_list, slo_seconds))
     if arguments.explain:
         for rule, outcome in outcomes.items():
-            print("", f"scale-in {rule}:", report.explanation(outcome.decisions), sep="\n")
+            print("", f"scale-in {rule}:", report.explanation(outcome.decisions, outcome.changes), sep="\n")
     if arguments.html:
         from capacity import pages  # matplotlib, which takes as long to import as a day to simulate
 
@@ -114,6 +117,11 @@ def _simulate(arguments: argparse.Namespace) -> None:
 def _recommend(arguments: argparse.Namespace) -> None:
     say = partial(print, file=sys.stderr, flush=True)
     configured, price_list = configuration.read(arguments.config or [REFERENCE]), prices.read()
+    if configured.autoscaling_scheduled_actions:
+        raise UserError(
+            f"{configured.place(SCHEDULED)}: {SCHEDULED} is set: it would replace the minimum and maximum that "
+            "`recommend` finds: leave it out here, and `simulate` what is recommended with it"
+        )
     given = [profile.read(path) for path in arguments.profile or []]
     profiles = {one.instance_type: one for one in given or [profile.assumed(configured.endpoint_instance_type)]}
     if len(profiles) < len(given):
@@ -150,7 +158,8 @@ def _cost(arguments: argparse.Namespace) -> None:
     price_list = prices.read(prices.PRICE_FILE)
     print(report.cost(configured, reference, price_list))
     _print_lines(
-        report.training(configured, price_list)
+        report.unscheduled(configured)
+        + report.training(configured, price_list)
         + report.claims(reference, price_list)
         + report.staleness(price_list, configured.region, date.today())
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from capacity import tfvars
 from capacity.errors import UserError
+from capacity.schedule import ScheduledAction, parse, time_zone
 from capacity.tfvars import TERRAFORM_DIR, Setting
 
 
@@ -21,6 +22,7 @@ class Configuration:
     autoscaling_min_capacity: int
     autoscaling_scale_in_cooldown_seconds: float
     autoscaling_scale_out_cooldown_seconds: float
+    autoscaling_scheduled_actions: tuple[ScheduledAction, ...]
     autoscaling_target_invocations_per_minute: float
     endpoint_instance_type: str
     interface_endpoints: bool
@@ -77,11 +79,47 @@ def _flag(value: Any) -> bool:
     return value in (True, "true")
 
 
+BOUNDS = ("min_capacity", "max_capacity")
+
+
+class PartError(ValueError):
+    """What is wrong with a part of a value: which, what it is, the remedy."""
+
+
+def _scheduled_actions(value: Any) -> tuple[ScheduledAction, ...]:
+    """In the order of their names, as Terraform has a map."""
+    if not isinstance(value, dict):
+        raise ValueError("give a map of scheduled actions by name")
+    return tuple(_scheduled_action(name, value[name]) for name in sorted(value, key=str))
+
+
+def _scheduled_action(name: str, value: Any) -> ScheduledAction:
+    place = f'["{name}"]'
+    necessary = {"schedule", *BOUNDS}
+    if not isinstance(value, dict) or not necessary <= value.keys() <= necessary | {"timezone"}:
+        raise PartError(place, value, "give schedule, min_capacity, max_capacity and, where not UTC, timezone")
+    value = value if value.get("timezone") is not None else value | {"timezone": "UTC"}
+
+    def part(key: str, read: Callable[[Any], Any]) -> Any:
+        try:
+            return read(value[key])
+        except ValueError as error:
+            raise PartError(f"{place}.{key}", value[key], str(error)) from None
+
+    part("timezone", lambda said: time_zone(_text(said)))
+    minimum, maximum = (part(bound, _number(1, whole=True)) for bound in BOUNDS)
+    if minimum > maximum:
+        raise PartError(f"{place}.min_capacity", minimum, f"its max_capacity is {maximum}: lower or raise one")
+    schedule = part("schedule", lambda said: parse(_text(said), value["timezone"]))
+    return ScheduledAction(str(name), schedule, minimum, maximum)
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "autoscaling_max_capacity": _number(1, whole=True),
     "autoscaling_min_capacity": _number(1, whole=True),
     "autoscaling_scale_in_cooldown_seconds": _number(0),
     "autoscaling_scale_out_cooldown_seconds": _number(0),
+    "autoscaling_scheduled_actions": _scheduled_actions,
     "autoscaling_target_invocations_per_minute": _target,
     "endpoint_instance_type": _text,
     "interface_endpoints": _flag,
@@ -129,6 +167,9 @@ def read(paths: Sequence[Path]) -> Configuration:
 def _value(name: str, setting: Setting) -> Any:
     try:
         return READERS[name](setting.value)
+    except PartError as error:
+        part, value, remedy = error.args
+        raise UserError(f"{setting.place}: {name}{part} is {value!r}: {remedy}") from None
     except ValueError as error:
         raise UserError(f"{setting.place}: {name} is {setting.value!r}: {error}") from None
 

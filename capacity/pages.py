@@ -52,10 +52,11 @@ def of_simulation(
 ) -> list[Path]:
     """Write the page of a simulation; the files written."""
     rows = report.outcome_rows(dict(outcomes), configuration, prices, slo_seconds)
+    one = next(iter(outcomes.values()))  # what is scheduled is so in all of them
     return page.write(
         path,
         f"Capacity under {trace.name}",
-        [report.demand(trace), report.service(profile)],
+        [report.demand(trace), report.service(profile), *report.scheduled(configuration, trace, one)],
         [_timeline(trace, configuration, prices, outcomes, slo_seconds)],
         [Table("What became of it, by scale-in rule", rows), _figures({"configured": configuration})],
         UNKNOWN,

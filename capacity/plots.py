@@ -97,8 +97,10 @@ def timeline(
     _named(axes[0], "Demand", "requests/s")
     counts = [_at(outcome.capacity, edges[:-1] + step / 2) for outcome in outcomes.values()]
     _between(axes[1], moments, counts, BLUE, "in service", step="mid")
-    for bound in {configuration.autoscaling_min_capacity, configuration.autoscaling_max_capacity}:
-        axes[1].axhline(bound, color=SOFT, ls=":", lw=1)
+    bounds = next(iter(outcomes.values())).bounds
+    times = [time / length for time, _, _ in bounds] + [trace.duration / length]
+    for bound in zip(*(instances for _, *instances in [*bounds, bounds[-1]]), strict=True):
+        axes[1].step(times, bound, where="post", color=SOFT, ls=":", lw=1)
     _named(axes[1], "Capacity (dotted: minimum and maximum)", "instances")
     axes[1].yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _between(axes[2], moments, [course.p99 for course in courses], BLUE, "p99")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from capacity.bill import MONTH_HOURS, Usage, bill, total, usage
 from capacity.configuration import Configuration
 from capacity.prices import STALE_DAYS, PriceList
 from capacity.profile import FUNCTION, Profile
+from capacity.schedule import Change
 from capacity.simulation import FAILED, REFUSED, Outcome
 from capacity.target_tracking import Decision
 from capacity.trace import MINUTE, Trace
@@ -55,6 +57,23 @@ def service(profile: Profile) -> str:
         f"{profile.instance_type}: {workers}, {median * 1000:.0f} ms a request (at most {last * 1000:.0f}){slower}, in "
         f"the function {fetch}, at a cold start {start}; {known_from}"
     )
+
+
+def scheduled(configuration: Configuration, trace: Trace, outcome: Outcome) -> list[str]:
+    """A line about the scheduled actions, where there are any: how often each runs, from which moment on."""
+    if not configuration.autoscaling_scheduled_actions:
+        return []
+    times = Counter(change.action.name for change in outcome.changes)
+    often = {0: "never", 1: "once"}
+    ran = ", ".join(
+        f"{action.name} {often.get(times[action.name], f'{times[action.name]:,} times')}"
+        for action in configuration.autoscaling_scheduled_actions
+    )
+    begins = datetime.fromtimestamp(trace.begins, UTC)
+    _, fewest, most = outcome.bounds[0]
+    return [
+        f"scheduled: {ran}; the trace begins on {begins:%A %Y-%m-%d %H:%M} UTC, between {fewest} and {most} instances"
+    ]
 
 
 def outcomes(by_rule: dict[str, Outcome], configuration: Configuration, prices: PriceList, slo_seconds: float) -> str:
@@ -124,15 +143,26 @@ def _again(outcome: Outcome) -> dict[str, int]:
     return {"tried again after a throttle": outcome.retried, "run again after an error": outcome.run_again}
 
 
-def explanation(decisions: Sequence[Decision]) -> str:
-    """Each scaling decision with the datapoints that caused it."""
-    if not decisions:
+def explanation(decisions: Sequence[Decision], changes: Sequence[Change]) -> str:
+    """Each scaling decision with the datapoints or the scheduled action that caused it, and each scheduled action."""
+    lines = [(change.time, _explained_change(change)) for change in changes]
+    lines += [(decision.time, _explained(decision)) for decision in decisions]
+    if not lines:
         return "no scaling decision"
-    return "\n".join(
-        f"{_clock(decision.time)}  {decision.before} to {decision.after}  alarm {decision.alarm}, invocations per "
-        f"instance: {' '.join(f'{datapoint:g}' for datapoint in decision.datapoints)}"
-        for decision in decisions
-    )
+    return "\n".join(f"{_clock(time)}  {line}" for time, line in sorted(lines, key=lambda line: line[0]))
+
+
+def _explained_change(change: Change) -> str:
+    action = change.action
+    return f"scheduled action {action.name}: between {action.minimum} and {action.maximum} instances from now on"
+
+
+def _explained(decision: Decision) -> str:
+    step = f"{decision.before} to {decision.after}"
+    if decision.scheduled is not None:
+        return f"{step}  by scheduled action {decision.scheduled}"
+    datapoints = " ".join(f"{datapoint:g}" for datapoint in decision.datapoints)
+    return f"{step}  alarm {decision.alarm}, invocations per instance: {datapoints}"
 
 
 def _clock(seconds: float) -> str:
@@ -155,6 +185,12 @@ def cost(configuration: Configuration, reference: Configuration, prices: PriceLi
     ]
     rows.append(["  total", *(f"{sum(usd.values()):,.2f}" for usd in columns.values())])
     return table(rows)
+
+
+def unscheduled(configuration: Configuration) -> list[str]:
+    """What a bill by the number of instances leaves out, a line; none where nothing is scheduled."""
+    names = ", ".join(action.name for action in configuration.autoscaling_scheduled_actions)
+    return [f"not in this table: the scheduled actions {names}; `simulate` counts their instances"] if names else []
 
 
 def training(configuration: Configuration, prices: PriceList) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from capacity.endpoint import Endpoint, Variant
 from capacity.event_queue import EventQueue
 from capacity.execution_environments import COLD, PROVISIONED, THROTTLED, ExecutionEnvironments, Function
+from capacity.schedule import Change, ScheduledAction, course
 from capacity.target_tracking import Decision, Policy, TargetTracking
 from capacity.trace import MINUTE, Trace
 
@@ -22,16 +23,17 @@ METRIC_DELAY_SECONDS = 60.0
 
 # Events are (time, code): of request i, 4 i plus one of these; below zero, those of the control loop.
 REACHES_FROM_PROVISIONED, REACHES_FROM_ON_DEMAND, TRIES = range(3)
-END, DATAPOINT, IN_SERVICE = -3, -2, -1
+SCHEDULED, END, DATAPOINT, IN_SERVICE = -4, -3, -2, -1
 
 
 @dataclass(frozen=True)
 class System:
-    """What is simulated."""
+    """What is simulated. The scheduled actions are in the order of their names."""
 
     function: Function
     variant: Variant
     policy: Policy
+    scheduled: tuple[ScheduledAction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Outcome:
     status: ANSWERED, REFUSED or FAILED, uint8, shape (requests,); latency: seconds from the request to its answer (0
     where there is none), float64, shape (requests,). spilled: invocations beyond the provisioned concurrency, the cold
     starts among them. capacity: (time, instances in service); billed: (time, instances paid for), instance_seconds in
-    all. The seconds that the function ran are billed too, apart for provisioned and on-demand environments.
+    all. The seconds that the function ran are billed too, apart for provisioned and on-demand environments. bounds:
+    (time, fewest instances, most); changes: the scheduled actions that made them so while the trace lasted.
     """
 
     duration: float
@@ -58,17 +61,23 @@ class Outcome:
     asynchronous: bool = False
     retried: int = 0
     run_again: int = 0
+    bounds: list[tuple[float, int, int]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
 
 
 def simulate(trace: Trace, service_seconds: np.ndarray, system: System, seed: int = 0) -> Outcome:
-    """Let a trace through a system, from its fewest instances on.
+    """Let a trace through a system, from its fewest instances on: those of the scheduled action in force, if one is.
 
     service_seconds: what each request takes a worker, float64, shape (requests,). The same seed gives the same outcome.
     """
     function = system.function
     environments = ExecutionEnvironments(function)
-    endpoint = Endpoint(system.variant, system.policy.minimum, seed)
-    scaling = TargetTracking(system.policy)
+    in_force, changes = course(system.scheduled, trace.begins, trace.duration)
+    policy = system.policy
+    if in_force:
+        policy = replace(policy, minimum=in_force.action.minimum, maximum=in_force.action.maximum)
+    endpoint = Endpoint(system.variant, policy.minimum, seed)
+    scaling = TargetTracking(policy)
 
     # Arrays of the standard library: single elements of NumPy's are three times as slow to get.
     arrivals, services = array("d", trace.arrivals.tobytes()), array("d", service_seconds.tobytes())
@@ -80,12 +89,15 @@ def simulate(trace: Trace, service_seconds: np.ndarray, system: System, seed: in
     cold_starts = spilled = retried = run_again = 0
     run_seconds = [0.0, 0.0]  # provisioned, on demand
 
-    active = billed = system.policy.minimum
+    active = billed = policy.minimum
     capacity, decisions = [(0.0, active)], []
     instance_seconds, billed_since = 0.0, 0.0
     billing = [(0.0, billed)]
 
     heap: list[tuple[float, int]] = [(MINUTE + METRIC_DELAY_SECONDS, DATAPOINT), (math.inf, END)]
+    heap += [(change.time, SCHEDULED) for change in changes]
+    heapq.heapify(heap)
+    coming = iter(changes)
     arrivals.append(math.inf)  # none comes after the last
     push, pop = heapq.heappush, heapq.heappop
     minute, minute_ends, last_minute = 0, MINUTE, len(invocations) - 1
@@ -99,8 +111,25 @@ def simulate(trace: Trace, service_seconds: np.ndarray, system: System, seed: in
             if code == END:
                 break
             request, kind = code >> 2, code & 3
-            if code == DATAPOINT:
-                decision = scaling.evaluate(now, invocations[round((now - METRIC_DELAY_SECONDS) / MINUTE) - 1])
+            if code < 0:
+                if code == DATAPOINT:
+                    decision = scaling.evaluate(now, invocations[round((now - METRIC_DELAY_SECONDS) / MINUTE) - 1])
+                    if now + MINUTE <= trace.duration:
+                        push(heap, (now + MINUTE, DATAPOINT))
+                elif code == SCHEDULED:
+                    decision = scaling.run(now, next(coming).action)
+                else:
+                    if scaling.capacity > active:
+                        active = scaling.capacity
+                        endpoint.resize(active)
+                        capacity.append((now, active))
+                    until = min(now, trace.duration)
+                    instance_seconds += billed * (until - billed_since)
+                    billed, billed_since = active, until
+                    billing.append((until, billed))
+                    if now >= trace.duration:
+                        continue
+                    decision = scaling.finished(now)
                 if decision:
                     decisions.append(decision)
                     # An instance is billed from when it is asked for, and until the endpoint is done with it.
@@ -113,19 +142,6 @@ def simulate(trace: Trace, service_seconds: np.ndarray, system: System, seed: in
                         endpoint.resize(active)
                         capacity.append((now, active))
                     push(heap, (now + system.variant.update_seconds, IN_SERVICE))
-                if now + MINUTE <= trace.duration:
-                    push(heap, (now + MINUTE, DATAPOINT))
-                continue
-            if code == IN_SERVICE:
-                scaling.finished(now)
-                if scaling.capacity > active:
-                    active = scaling.capacity
-                    endpoint.resize(active)
-                    capacity.append((now, active))
-                until = min(now, trace.duration)
-                instance_seconds += billed * (until - billed_since)
-                billed, billed_since = active, until
-                billing.append((until, billed))
                 continue
         if kind == TRIES:
             environment = environments.admit(now)
@@ -188,4 +204,7 @@ def simulate(trace: Trace, service_seconds: np.ndarray, system: System, seed: in
         asynchronous=queue is not None,
         retried=retried,
         run_again=run_again,
+        bounds=[(0.0, policy.minimum, policy.maximum)]
+        + [(change.time, change.action.minimum, change.action.maximum) for change in changes],
+        changes=changes,
     )

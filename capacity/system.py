@@ -47,4 +47,5 @@ def system(configuration: Configuration, profile: Profile, scale_in: ScaleIn, ev
             scale_out_cooldown=configuration.autoscaling_scale_out_cooldown_seconds,
             scale_in=scale_in,
         ),
+        configuration.autoscaling_scheduled_actions,
     )

@@ -18,18 +18,24 @@ from capacity.errors import UserError
 MINUTE = 60.0
 MOST_REQUESTS = 100_000_000  # each is simulated, and takes some 60 bytes
 
+# A trace that names no date begins on a Monday, 1 January 2024, so that schedules know what day it is.
+MONDAY = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+UNIX = 1e9  # seconds from here on count from 1970: no trace is thirty years long
+LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
+
 
 @dataclass(frozen=True)
 class Trace:
     """When requests arrive.
 
     arrivals: float64, ascending seconds since the trace's beginning, a request each; shape (requests,).
-    duration: seconds, whole minutes.
+    duration: seconds, whole minutes. begins: Unix time.
     """
 
     name: str
     arrivals: np.ndarray
     duration: float
+    begins: float = MONDAY
 
 
 def read(path: Path, seed: int = 0) -> Trace:
@@ -52,7 +58,7 @@ def read(path: Path, seed: int = 0) -> Trace:
             if header not in (["time"], ["time", "count"]):
                 found = ",".join(header) if header else "an empty file"
                 raise UserError(f"{path}:1: expected the header time or time,count, found {found}")
-            times, counts = _columns(path, rows, len(header))
+            times, counts, dated = _columns(path, rows, len(header))
             if times and (days := (times[-1] - times[0]) / metric_export.DAY_SECONDS) > metric_export.LONGEST_DAYS:
                 raise UserError(
                     f"{path}:{rows.line_num}: {days:,.0f} days after the first line: give at most "
@@ -62,21 +68,30 @@ def read(path: Path, seed: int = 0) -> Trace:
         raise UserError(f"{path}: cannot be read: {error}") from None
     if not times:
         raise UserError(f"{path}:2: no requests below the header: give at least one line")
-    starts = np.frombuffer(times)
-    starts = starts - starts[0] // MINUTE * MINUTE
+    starts, begins = _from_minute(path, np.frombuffer(times))
+    if not dated and begins < UNIX:
+        begins += MONDAY
     if len(header) == 1:
-        return Trace(path.name, starts, _whole_minutes(starts[-1]))
-    return _spread(path, path.name, starts, np.frombuffer(counts).astype(np.int64), seed)
+        return Trace(path.name, starts, _whole_minutes(starts[-1]), begins)
+    return _spread(path, path.name, starts, begins, np.frombuffer(counts).astype(np.int64), seed)
 
 
 def _of_metric(path: Path, periods: metric_export.Periods, seed: int) -> Trace:
     name = f"{path.name} ({periods.missing:,} of {len(periods.counts):,} periods have no datapoint: no requests)"
-    starts = periods.starts - periods.starts[0] // MINUTE * MINUTE
-    return _spread(path, name if periods.missing else path.name, starts, periods.counts, seed)
+    starts, begins = _from_minute(path, periods.starts)
+    return _spread(path, name if periods.missing else path.name, starts, begins, periods.counts, seed)
 
 
-def _columns(path: Path, rows: Iterator[list[str]], width: int) -> tuple[array[float], array[float]]:
-    """The checked times and counts (empty where there is no such column)."""
+def _from_minute(path: Path, times: np.ndarray) -> tuple[np.ndarray, float]:
+    """Times since the whole minute before the first, and that minute."""
+    minute = float(times[0] // MINUTE * MINUTE)
+    if minute > LATEST:
+        raise UserError(f"{path}: the first time, {times[0]:.0f} s, is after the year 2199: give seconds")
+    return times - minute, minute
+
+
+def _columns(path: Path, rows: Iterator[list[str]], width: int) -> tuple[array[float], array[float], bool]:
+    """The checked times and counts (empty where there is no such column), and whether the times are dates."""
     times, counts = array("d"), array("d")
     seconds_or_iso: type | None = None
     for row in rows:
@@ -92,7 +107,7 @@ def _columns(path: Path, rows: Iterator[list[str]], width: int) -> tuple[array[f
         if width == 2:
             counts.append(_count(place, row[1].strip()))
             _check_gap(place, row[0], times)
-    return times, counts
+    return times, counts, seconds_or_iso is datetime
 
 
 def _time(place: str, text: str) -> tuple[float, type]:
@@ -131,7 +146,7 @@ def _check_gap(place: str, text: str, times: array[float]) -> None:
         )
 
 
-def _spread(path: Path, name: str, starts: np.ndarray, counts: np.ndarray, seed: int) -> Trace:
+def _spread(path: Path, name: str, starts: np.ndarray, begins: float, counts: np.ndarray, seed: int) -> Trace:
     if not counts.any():
         raise UserError(f"{path}: every count is 0: there is nothing to simulate")
     if counts.sum() > MOST_REQUESTS:
@@ -142,7 +157,7 @@ def _spread(path: Path, name: str, starts: np.ndarray, counts: np.ndarray, seed:
     period = float(starts[1] - starts[0]) if len(starts) > 1 else MINUTE
     arrivals = np.repeat(starts, counts) + np.random.default_rng(seed).random(counts.sum()) * period
     arrivals.sort()
-    return Trace(name, arrivals, _whole_minutes(starts[-1] + period))
+    return Trace(name, arrivals, _whole_minutes(starts[-1] + period), begins)
 
 
 def _whole_minutes(seconds: float) -> float:

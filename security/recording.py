@@ -29,9 +29,11 @@ ACCESS_KEYS = {phase: f"deployer-{phase}" for phase in PHASES}
 
 BUCKET = f"{NAME}-{ACCOUNT}-{REGION}-artifacts"
 PRIVATE_HOST = {"host": "pictures.internal", "port": 443, "cidr": "10.0.0.0/24"}
+NIGHT = {"schedule": "cron(0 20 * * ? *)", "min_capacity": 1, "max_capacity": 1}
 # Whatever is there only on demand.
 OPTIONAL: dict[str, Any] = {
     "alarm_emails": ["somebody@example.com"],
+    "autoscaling_scheduled_actions": {"evening": NIGHT, "night": NIGHT},
     "create_autoscaling_service_linked_role": True,
     "name": NAME,
     "permissions_boundary_arn": BOUNDARY,
@@ -44,6 +46,7 @@ OPTIONAL: dict[str, Any] = {
 CHANGED: dict[str, Any] = {
     "alarm_emails": [],
     "autoscaling_max_capacity": 4,
+    "autoscaling_scheduled_actions": {"night": {**NIGHT, "schedule": "cron(0 21 * * ? *)"}},
     "autoscaling_target_invocations_per_minute": 60,
     "endpoint_instance_type": "ml.c5.xlarge",
     "environment": "development",  # a tag on everything

@@ -208,6 +208,7 @@ module "autoscaling" {
   min_capacity                  = var.autoscaling_min_capacity
   scale_in_cooldown_seconds     = var.autoscaling_scale_in_cooldown_seconds
   scale_out_cooldown_seconds    = var.autoscaling_scale_out_cooldown_seconds
+  scheduled_actions             = var.autoscaling_scheduled_actions
   target_invocations_per_minute = var.autoscaling_target_invocations_per_minute
   variant_name                  = module.endpoint[0].variant_name
 }

@@ -34,6 +34,17 @@ variable "autoscaling_scale_out_cooldown_seconds" {
   type        = number
 }
 
+variable "autoscaling_scheduled_actions" {
+  description = "Times at which the endpoint gets another minimum and maximum of instances, which hold until the next of them: by name, a schedule as AWS writes it, at(2026-12-24T18:00:00) or cron(0 20 ? * MON-FRI *), in a time zone, and the two numbers."
+  type = map(object({
+    schedule     = string
+    timezone     = optional(string, "UTC")
+    min_capacity = number
+    max_capacity = number
+  }))
+  default = {}
+}
+
 variable "autoscaling_target_invocations_per_minute" {
   description = "Invocations per instance and minute that target tracking holds."
   type        = number

@@ -6,9 +6,14 @@ from typing import Any
 
 from checkov.common.models.enums import CheckCategories, CheckResult
 from checkov.terraform.checks.resource.base_resource_check import BaseResourceCheck
-from named import value
+from named import resources, value
 
 FEWEST = 2
+
+
+def _in_prod(conf: dict[str, Any]) -> bool:
+    tags = value(conf, "tags_all") or value(conf, "tags") or {}  # the provider's default tags are in a plan only
+    return value(tags, "Environment") == "prod"
 
 
 class TwoInstancesInProd(BaseResourceCheck):
@@ -17,17 +22,23 @@ class TwoInstancesInProd(BaseResourceCheck):
             name="In prod the endpoint has two instances at least, and is not scaled to fewer",
             id="CKV_IC_2",
             categories=[CheckCategories.GENERAL_SECURITY],
-            supported_resources=["aws_appautoscaling_target", "aws_sagemaker_endpoint_configuration"],
+            supported_resources=[
+                "aws_appautoscaling_scheduled_action",
+                "aws_appautoscaling_target",
+                "aws_sagemaker_endpoint_configuration",
+            ],
         )
 
     def scan_resource_conf(self, conf: dict[str, Any]) -> CheckResult:
-        tags = value(conf, "tags_all") or value(conf, "tags") or {}  # the provider's default tags are in a plan only
-        if value(tags, "Environment") != "prod":
+        scheduled = self.entity_type == "aws_appautoscaling_scheduled_action"
+        # A scheduled action has no tags: its target's are its own.
+        targets = resources(self.graph, "aws_appautoscaling_target") if scheduled else [conf]
+        if not any(_in_prod(target) for target in targets):
             return CheckResult.UNKNOWN
-        if self.entity_type == "aws_appautoscaling_target":
+        if self.entity_type != "aws_sagemaker_endpoint_configuration":
             if value(conf, "service_namespace") != "sagemaker":
                 return CheckResult.UNKNOWN
-            counts = [value(conf, "min_capacity")]
+            counts = [value(value(conf, "scalable_target_action") or {} if scheduled else conf, "min_capacity")]
         else:
             counts = [
                 value(variant, "initial_instance_count")

@@ -45,6 +45,55 @@ def test_explain_lists_decisions_with_their_datapoints(capsys, busy_hour):
     assert len(re.findall(r"alarm low, invocations per instance:( \d+(\.\d+)?){15}\n", text)) >= 2
 
 
+@pytest.fixture
+def nightly(tmp_path):
+    path = tmp_path / "nightly.tfvars"
+    path.write_text(
+        """autoscaling_scheduled_actions = {
+  morning = { schedule = "cron(0 8 ? * MON-FRI *)", timezone = "Europe/Berlin", min_capacity = 2, max_capacity = 4 }
+  night   = { schedule = "cron(0 20 * * ? *)", timezone = "Europe/Berlin", min_capacity = 1, max_capacity = 1 }
+  once    = { schedule = "at(2026-12-24T18:00:00)", min_capacity = 1, max_capacity = 1 }
+}
+"""
+    )
+    return str(path)
+
+
+def test_scheduled_actions_are_simulated_and_explained(capsys, tmp_path, nightly):
+    path = tmp_path / "quiet.csv"
+    path.write_text("time,count\n" + "".join(f"{3600 * hour},3\n" for hour in range(48)))
+    configured = ["--config", REFERENCE, "--config", nightly]
+    text = printed(capsys, "simulate", "--trace", str(path), *configured, "--explain")
+    assert (
+        "scheduled: morning 2 times, night 2 times, once never; the trace begins on Monday 2024-01-01 00:00 UTC, "
+        "between 1 and 1 instances\n"
+    ) in text
+    # 7 o'clock in UTC is 8 o'clock in Berlin in winter.
+    assert text.count("  7:00:00  scheduled action morning: between 2 and 4 instances from now on\n") == 2
+    assert text.count("  7:00:00  1 to 2  by scheduled action morning\n") == 2
+    assert text.count(" 19:00:00  2 to 1  by scheduled action night\n") == 2
+    # 48 hours of one, and 2 x 12 hours of one more; those that end are paid for until the endpoint is done with them.
+    assert re.search(r"^instance-hours +72\.1 +72\.1$", text, re.M)
+    assert "scheduled:" not in printed(capsys, "simulate", "--trace", str(path), "--config", REFERENCE)
+
+
+def test_the_page_shows_what_is_scheduled(capsys, tmp_path, busy_hour, nightly):
+    path = tmp_path / "page.html"
+    arguments = ["--trace", busy_hour, "--config", REFERENCE, "--config", nightly, "--html", str(path)]
+    printed(capsys, "simulate", *arguments)
+    assert "scheduled: morning never, night never, once never" in path.read_text()
+
+
+def test_what_does_not_take_a_schedule_says_so(capsys, nightly):
+    text = printed(capsys, "cost", "--config", REFERENCE, "--config", nightly)
+    assert "not in this table: the scheduled actions morning, night, once; `simulate` counts" in text
+    assert "scheduled" not in printed(capsys, "cost", "--config", REFERENCE)
+    assert main(["recommend", "--trace", "poisson", "--config", REFERENCE, "--config", nightly]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith(f"{nightly}:1: autoscaling_scheduled_actions is set: ")
+
+
 def test_the_same_seed_prints_the_same(capsys, busy_hour):
     arguments = ["simulate", "--trace", busy_hour, "--config", REFERENCE, "--explain", "--seed"]
     first = printed(capsys, *arguments, "1")

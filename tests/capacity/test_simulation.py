@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from capacity.endpoint import Endpoint, Variant
 from capacity.execution_environments import Function
+from capacity.schedule import ScheduledAction, parse
 from capacity.shapes import bursty, poisson
 from capacity.simulation import ANSWERED, FAILED, REFUSED, Outcome, System, simulate
 from capacity.target_tracking import Policy
-from capacity.trace import Trace
+from capacity.trace import MONDAY, Trace
 
 REFERENCE = System(
     Function(concurrency=5, provisioned=3, overhead=0.1, cold_start=1.0, timeout=28.0),
@@ -40,26 +41,42 @@ def run(system: System, arrivals, service: float = 0.1, duration: float | None =
     return simulate(trace, np.full(len(trace.arrivals), service), system)
 
 
-systems = st.builds(
-    lambda concurrency, provisioned, overhead, cold_start, timeout, workers, queue, update, target, low, more, rule: (
-        System(
-            Function(concurrency, min(provisioned, concurrency), overhead, cold_start, timeout),
-            Variant(workers, queue, update),
-            Policy(target, low, low + more, 30, 30, rule),
+def scheduled(*actions: tuple[str, str, int, int]) -> tuple[ScheduledAction, ...]:
+    return tuple(ScheduledAction(name, parse(text), low, high) for name, text, low, high in sorted(actions))
+
+
+NIGHTLY = scheduled(("morning", "cron(0 8 * * ? *)", 2, 4), ("night", "cron(0 20 * * ? *)", 1, 1))
+
+schedules = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(1, 4), st.integers(0, 4)),
+    max_size=5,
+).map(
+    lambda drawn: scheduled(
+        *(
+            (f"{number}", f"cron({minute} 0 * * ? *)", low, low + more)
+            for number, (minute, low, more) in enumerate(drawn)
         )
+    )
+)
+
+systems = st.builds(
+    lambda concurrency, provisioned, overhead, cold_start, timeout, variant, target, low, more, rule, actions: System(
+        Function(concurrency, min(provisioned, concurrency), overhead, cold_start, timeout),
+        variant,
+        Policy(target, low, low + more, 30, 30, rule),
+        actions,
     ),
     concurrency=st.integers(1, 12),
     provisioned=st.integers(0, 6),
     overhead=st.floats(0, 2),
     cold_start=st.floats(0, 5),
     timeout=st.floats(1, 30),
-    workers=st.integers(1, 3),
-    queue=st.integers(0, 4),
-    update=st.floats(1, 400),
+    variant=st.builds(Variant, st.integers(1, 3), st.integers(0, 4), st.floats(1, 400)),
     target=st.floats(0.5, 50),
     low=st.integers(1, 3),
     more=st.integers(0, 4),
     rule=st.sampled_from(["proportional", "one at a time"]),
+    actions=schedules,
 )
 
 
@@ -92,16 +109,18 @@ def test_conservation(system, seed, rate, minutes, service):
     assert outcome.cold_starts <= outcome.spilled <= count - (status == REFUSED).sum()
     ran = outcome.provisioned_seconds + outcome.on_demand_seconds
     assert ran >= latency.sum() - 1e-6
-    policy = system.policy
+    fewest, most = min(low for _, low, _ in outcome.bounds), max(high for _, _, high in outcome.bounds)
     instances = [instances for _, instances in outcome.capacity]
-    assert policy.minimum <= min(instances) and max(instances) <= policy.maximum
-    bounds = (policy.minimum * trace.duration - 1e-6, policy.maximum * trace.duration + 1e-6)
-    assert bounds[0] <= outcome.instance_seconds <= bounds[1]
+    assert fewest <= min(instances) and max(instances) <= most
+    assert fewest * trace.duration - 1e-6 <= outcome.instance_seconds <= most * trace.duration + 1e-6
+    for decision in outcome.decisions:
+        _, low, high = [bound for bound in outcome.bounds if bound[0] <= decision.time][-1]
+        assert low <= decision.after <= high
 
 
 def test_the_same_seed_gives_the_same_outcome():
-    system = replace(REFERENCE, policy=replace(REFERENCE.policy, minimum=2))
-    trace = bursty(5, 2, 4 * 3600.0)
+    system = replace(REFERENCE, policy=replace(REFERENCE.policy, minimum=2), scheduled=NIGHTLY)
+    trace = replace(bursty(5, 2, 4 * 3600.0), begins=MONDAY + 6 * 3600)
     services = np.random.default_rng(6).exponential(0.3, len(trace.arrivals))
     first, again, other = (simulate(trace, services, system, seed) for seed in (7, 7, 8))
     assert (first.latency == again.latency).all() and first.decisions == again.decisions
@@ -267,3 +286,58 @@ def test_the_minimum_must_absorb_a_spike_shorter_than_the_dead_time():
     came = outcome.capacity[1][0]
     assert came > 600 + 180  # too late: the spike is over
     assert came - 600 == pytest.approx(4.5 * 60 + 213, abs=60)  # detection, then the instance's start
+
+
+def test_fewer_instances_at_night():
+    """Two days of hardly any traffic: 8 hours of one instance, 12 of two, 4 of one."""
+    system = replace(REFERENCE, policy=replace(REFERENCE.policy, target=600, minimum=2), scheduled=NIGHTLY)
+    arrivals, hour, update = steady(0.1, 48 * 3600), 3600.0, 213.0
+    outcome = run(system, arrivals)
+    assert outcome.capacity == [
+        (0, 1),  # the night before is in force
+        (8 * hour + update, 2),
+        (20 * hour, 1),
+        (32 * hour + update, 2),
+        (44 * hour, 1),
+    ]
+    # Paid for from the decision, and until the change that takes it away is done.
+    assert outcome.instance_seconds == pytest.approx(2 * (36 * hour + update))
+    always = run(replace(system, scheduled=()), arrivals)
+    assert always.instance_seconds - outcome.instance_seconds == pytest.approx(2 * (12 * hour - update))
+    assert outcome.bounds == [(0, 1, 1), (8 * hour, 2, 4), (20 * hour, 1, 1), (32 * hour, 2, 4), (44 * hour, 1, 1)]
+    assert [decision.scheduled for decision in outcome.decisions] == ["morning", "night"] * 2
+
+
+def test_load_at_night_scales_when_the_morning_allows_it():
+    system = replace(REFERENCE, scheduled=NIGHTLY)
+    outcome = run(system, steady(5, 10 * 3600))
+    assert [(decision.time, decision.after) for decision in outcome.decisions] == [
+        (8 * 3600, 2),
+        (8 * 3600 + 240, 4),  # the first datapoint once that is done
+    ]
+    assert outcome.decisions[1].alarm == "high"
+
+
+def test_what_is_due_while_the_endpoint_updates_comes_after_it_and_not_after_the_trace():
+    both = scheduled(("first", "cron(10 0 * * ? *)", 3, 3), ("second", "cron(11 0 * * ? *)", 1, 1))
+    system = replace(REFERENCE, scheduled=both)
+    longer = run(system, steady(0.1, 900), duration=1500)
+    assert longer.capacity == [(0, 1), (600 + 213, 3), (600 + 213, 1)]
+    assert longer.instance_seconds == pytest.approx(600 + 3 * 2 * 213 + (1500 - 600 - 426))
+    cut = run(system, steady(0.1, 700), duration=780)
+    assert cut.capacity == [(0, 1), (600 + 213, 3)]
+    assert cut.instance_seconds == pytest.approx(600 + 3 * 180)
+
+
+def test_a_schedule_goes_by_the_date_of_the_trace():
+    weekend = scheduled(("sunday", "cron(0 0 ? * SUN *)", 2, 2), ("tuesday", "cron(0 0 ? * TUE *)", 3, 3))
+    system = replace(REFERENCE, policy=replace(REFERENCE.policy, target=600), scheduled=weekend)
+    trace, day = trace_of(steady(0.01, 2 * 86_400)), 86_400.0
+    services = np.full(len(trace.arrivals), 0.1)
+
+    def changes(begins: float) -> list[tuple[float, str]]:
+        outcome = simulate(replace(trace, begins=begins), services, system)
+        return [(change.time, change.action.name) for change in outcome.changes]
+
+    assert changes(MONDAY) == [(day, "tuesday")]
+    assert changes(MONDAY + 4.5 * day) == [(1.5 * day, "sunday")]

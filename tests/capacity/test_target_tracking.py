@@ -2,6 +2,7 @@
 
 import pytest
 
+from capacity.schedule import ScheduledAction, parse
 from capacity.target_tracking import Policy, TargetTracking, low_threshold, target_of
 
 MINUTE = 60.0
@@ -15,6 +16,10 @@ def policy(**changes) -> Policy:
 def feed(scaling: TargetTracking, datapoints: list[float], begin: float = 0.0) -> list:
     """A decision, or None, for each minute's datapoint."""
     return [scaling.evaluate(begin + minute * MINUTE, value) for minute, value in enumerate(datapoints)]
+
+
+def action(minimum: int, maximum: int) -> ScheduledAction:
+    return ScheduledAction("morning", parse("cron(0 8 * * ? *)"), minimum, maximum)
 
 
 def settled(capacity: int, **changes) -> TargetTracking:
@@ -131,3 +136,70 @@ def test_a_scale_out_ends_the_cooldown_of_a_scale_in():
 def test_a_decision_names_its_datapoints():
     assert feed(settled(1), [1, 40, 50, 60])[-1].datapoints == (40, 50, 60)
     assert feed(settled(3), [50, *range(15)])[-1].datapoints == tuple(range(15))
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "after"), [(5, 10, 5), (1, 2, 2), (2, 8, None), (4, 4, None), (1, 4, None)]
+)
+def test_a_scheduled_action_scales_to_its_bounds_and_not_within_them(minimum, maximum, after):
+    decision = settled(4).run(0, action(minimum, maximum))
+    assert (decision and decision.after) == after
+    if decision:
+        assert (decision.before, decision.alarm, decision.datapoints, decision.scheduled) == (4, None, (), "morning")
+
+
+def test_target_tracking_goes_on_within_the_new_bounds():
+    scaling = settled(4, target=30)
+    scaling.run(0, action(2, 5))
+    assert feed(scaling, [300] * 3)[-1].after == 5
+    scaling.finished(300)
+    assert feed(scaling, [0.0] * 15, 300)[-1].after == 2
+
+
+def test_a_scheduled_action_waits_for_an_endpoint_that_is_updating_and_its_bounds_do_not():
+    scaling = settled(4)
+    assert feed(scaling, [60] * 3)[-1].after == 8
+    assert scaling.run(150, action(1, 6)) is None
+    decision = scaling.finished(393)
+    assert (decision.time, decision.before, decision.after, decision.scheduled) == (393, 8, 6, "morning")
+    assert scaling.finished(606) is None
+
+
+def test_of_two_that_wait_the_later_one_counts():
+    scaling = settled(4)
+    assert feed(scaling, [60] * 3)[-1].after == 8
+    assert scaling.run(150, action(1, 6)) is None
+    assert scaling.run(160, action(8, 9)) is None
+    assert scaling.finished(393) is None
+
+
+def test_no_cooldown_holds_a_scheduled_action_back():
+    scaling = settled(9, scale_in_cooldown=100_000, scale_out_cooldown=100_000)
+    assert feed(scaling, [60] * 3)[-1].after == 10
+    scaling.finished(200)
+    assert scaling.run(201, action(1, 8)).after == 8
+    scaling.finished(400)
+    assert feed(scaling, [20] * 15, 400)[-1].after == 6
+    scaling.finished(1300)
+    assert scaling.run(1301, action(1, 2)).after == 2
+
+
+def test_a_scheduled_action_begins_no_cooldown():
+    scaling = settled(2, scale_in_cooldown=100_000, scale_out_cooldown=100_000)
+    assert scaling.run(0, action(4, 10)).after == 4
+    scaling.finished(213)
+    assert feed(scaling, [60] * 3, 240)[-1].after == 8
+    other = settled(9, scale_in_cooldown=100_000)
+    assert other.run(0, action(1, 6)).after == 6
+    other.finished(213)
+    assert feed(other, [20] * 15, 240)[-1].after == 4
+
+
+def test_a_step_in_by_schedule_is_no_reason_for_a_larger_step_out():
+    scaling = settled(10, maximum=100)
+    assert feed(scaling, [36] * 3)[-1].after == 12
+    scaling.finished(200)  # in the cooldown, a step is counted from the ten before this one
+    assert scaling.run(201, action(1, 3)).after == 3
+    scaling.finished(414)
+    scaling.run(415, action(1, 100))
+    assert scaling.evaluate(420, 60).after == 6

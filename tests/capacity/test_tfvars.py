@@ -48,6 +48,62 @@ def test_the_reference_configuration():
     assert read.lambda_memory_mb == 512  # a default of the module
 
 
+def test_scheduled_actions(tmp_path):
+    path = write(
+        tmp_path,
+        """autoscaling_scheduled_actions = {
+  night = {
+    schedule     = "cron(0 20 ? * MON-FRI *)"
+    timezone     = null
+    min_capacity = 1
+    max_capacity = "2"
+  }
+  "a year on" = { schedule = "at(2027-01-02T06:00:00)", timezone = "Europe/Berlin", min_capacity = 3, max_capacity = 4 }
+}
+""",
+    )
+    first, second = configuration.read([REFERENCE, path]).autoscaling_scheduled_actions
+    assert (first.name, first.minimum, first.maximum) == ("a year on", 3, 4)
+    assert (first.schedule.text, first.schedule.timezone) == ("at(2027-01-02T06:00:00)", "Europe/Berlin")
+    assert (second.name, second.minimum, second.maximum) == ("night", 1, 2)
+    assert second.schedule.timezone == "UTC"
+    assert configuration.read([REFERENCE]).autoscaling_scheduled_actions == ()
+    assert configuration.read([REFERENCE, path]) == configuration.read([REFERENCE, path])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"schedule": "cron(0 20 L * ? *)"},
+            ".schedule is 'cron(0 20 L * ? *)': day-of-month L is not read: give 1 to 31",
+        ),
+        ({"schedule": "rate(1 day)"}, ".schedule is 'rate(1 day)': write at(2026-12-24T18:00:00) or cron("),
+        ({"schedule": 20}, ".schedule is 20: give a text in quotes"),
+        ({"timezone": "Berlin"}, ".timezone is 'Berlin': give an IANA time zone such as Europe/Berlin"),
+        ({"timezone": 1}, ".timezone is 1: give a text in quotes"),
+        ({"min_capacity": 0}, ".min_capacity is 0: give a whole number from 1"),
+        ({"max_capacity": 1.5}, ".max_capacity is 1.5: give a whole number from 1"),
+        ({"min_capacity": 3}, ".min_capacity is 3: its max_capacity is 2: lower or raise one"),
+        ({"max_capacty": 3}, "give schedule, min_capacity, max_capacity and, where not UTC, timezone"),
+    ],
+)
+def test_a_mistake_in_a_scheduled_action_is_named(tmp_path, changed, message):
+    action = {"schedule": "cron(0 20 * * ? *)", "min_capacity": 1, "max_capacity": 2} | changed
+    path = write(tmp_path, f"autoscaling_scheduled_actions = {hcl({'night': action})}\n")
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        configuration.read([REFERENCE, path])
+    assert str(raised.value).startswith(f'{path}:1: autoscaling_scheduled_actions["night"]')
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["3", "[]", '{ night = "cron(0 20 * * ? *)" }', "{ night = { min_capacity = 1 } }"])
+def test_scheduled_actions_are_a_map_of_objects(tmp_path, value):
+    path = write(tmp_path, f"autoscaling_scheduled_actions = {value}\n")
+    with pytest.raises(UserError, match="give "):
+        configuration.read([REFERENCE, path])
+
+
 def test_a_later_file_wins():
     assert configuration.read([REFERENCE, ENVIRONMENTS / "prod.tfvars"]).autoscaling_min_capacity == 2
     assert configuration.read([ENVIRONMENTS / "prod.tfvars", REFERENCE]).autoscaling_min_capacity == 1

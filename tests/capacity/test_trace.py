@@ -33,6 +33,31 @@ def test_dates_count_from_the_whole_minute_before_the_first(written):
     assert read.arrivals.tolist() == [30.0, 31.0, 32.0]
 
 
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("time\n2026-03-01T10:00:30+01:00\n", datetime(2026, 3, 1, 9, 0, tzinfo=UTC)),
+        ("time\n1998-03-01T10:00:30\n", datetime(1998, 3, 1, 10, 0, tzinfo=UTC)),  # before 2001: dates are dates
+        ("time,count\n1790000000,5\n", datetime(2026, 9, 21, 14, 13, tzinfo=UTC)),  # Unix time, 14:13:20
+        ("time\n30\n", datetime(2024, 1, 1, tzinfo=UTC)),  # a Monday
+        ("time,count\n90000,5\n90060,5\n", datetime(2024, 1, 2, 1, 0, tzinfo=UTC)),
+        ('{"Datapoints": [{"Timestamp": "2026-03-01T10:00:00Z", "Sum": 5}]}', datetime(2026, 3, 1, 10, tzinfo=UTC)),
+    ],
+)
+def test_when_it_begins(written, text, begins):
+    assert datetime.fromtimestamp(trace.read(written(text)).begins, UTC) == begins
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES.values(), ids=shapes.SHAPES)
+def test_a_named_shape_begins_on_a_monday(shape):
+    assert f"{datetime.fromtimestamp(shape(0).begins, UTC):%A %H:%M}" == "Monday 00:00"
+
+
+def test_milliseconds_are_noticed(written):
+    with pytest.raises(UserError, match=r"some\.csv: the first time, 1790000000000 s, is after the year 2199"):
+        trace.read(written("time\n1790000000000\n1790000000001\n"))
+
+
 def test_counts_are_spread_over_their_period(written):
     read = trace.read(written("time,count\n600,0\n900,2000.0\n1200,1\n"), seed=1)
     assert read.duration == 900

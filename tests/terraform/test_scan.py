@@ -64,7 +64,9 @@ def test_source_scan(environment, request):
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_plan_scan(stack, tmp_path, environment, request):
     plan = tmp_path / "plan"
-    status, _, err = stack.terraform.plan(out=str(plan), **stack.options(environment, release_key=RELEASE))
+    at_night = {"night": {"schedule": "cron(0 20 * * ? *)", "min_capacity": 2, "max_capacity": 2}}
+    options = stack.options(environment, release_key=RELEASE, autoscaling_scheduled_actions=at_night)
+    status, _, err = stack.terraform.plan(out=str(plan), **options)
     assert status == 2, err
     status, out, err = stack.terraform.cmd("show", str(plan), json=True, no_color=None)
     assert status == 0, err
@@ -73,8 +75,11 @@ def test_plan_scan(stack, tmp_path, environment, request):
     report = scan("--framework", "terraform_plan", "-f", plan_file, "--repo-root-for-plan-enrichment", "terraform")
     clean(report, "plan", request)
     # Each policy of the project says something about a plan; of instances in prod only where it is prod.
-    said = {policy for policy, _ in own(report, "passed")}
+    passed = own(report, "passed")
+    said = {policy for policy, _ in passed}
     assert {f"CKV_IC_{number}" for number in range(1, 9)} - said == (set() if environment == "prod" else {"CKV_IC_2"})
+    scaled = {resource.split(".")[-2] for policy, resource in passed if policy == "CKV_IC_2"}
+    assert ("aws_appautoscaling_scheduled_action" in scaled) == (environment == "prod"), scaled
 
 
 def test_each_policy_passes_and_fails_what_it_should():

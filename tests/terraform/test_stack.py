@@ -13,6 +13,7 @@ from security.calls import recorded_actions
 from security.deployer import grants, read_recorded, read_table
 from security.recording import ACCESS_KEYS
 
+NIGHT = {"schedule": "cron(0 20 * * ? *)", "timezone": "Europe/Berlin", "min_capacity": 1, "max_capacity": 1}
 REFERENCE = Path(__file__).resolve().parents[2] / "terraform" / "environments" / "reference.tfvars"
 
 
@@ -83,6 +84,7 @@ def test_each_reference_figure_stands_once():
     [
         ("lambda_provisioned_concurrency", 6, "reserved"),
         ("autoscaling_max_capacity", 0, "raise the maximum or lower the minimum"),
+        ("autoscaling_scheduled_actions", {"night": {**NIGHT, "schedule": "rate(1 day)"}}, "write at(2026-12-24T18"),
         ("endpoint_instance_type", "ml.t2.medium", "burstable"),
         ("log_retention_days", 31, "CloudWatch Logs knows"),
         ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "127.0.0.0/8"}], "loopback"),
@@ -102,6 +104,40 @@ def test_a_box_in_training_does_not_show_in_the_plan(stack, release):
         assert stack.plan_status(release_key=release) == 0
     finally:
         autoscaling.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=0)
+
+
+def test_what_a_scheduled_action_did_is_not_taken_back(stack, release):
+    scaling = stack.account.client("application-autoscaling")
+
+    def bounds() -> tuple[int, int]:
+        [target] = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        return target["MinCapacity"], target["MaxCapacity"]
+
+    settings = {"release_key": release, "autoscaling_scheduled_actions": {"night": NIGHT}}
+    stack.apply(**settings)
+    [action] = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    assert (action["ScheduledActionName"], action["Schedule"]) == ("night", NIGHT["schedule"])
+    assert action["Timezone"] == "Europe/Berlin"
+    assert action["ScalableTargetAction"] == {"MinCapacity": 1, "MaxCapacity": 1}
+    assert bounds() == (1, 3) and stack.plan_status(**settings) == 0
+    # Nothing runs in this account: what the night does.
+    scaling.register_scalable_target(
+        ServiceNamespace="sagemaker",
+        ResourceId=action["ResourceId"],
+        ScalableDimension=action["ScalableDimension"],
+        **action["ScalableTargetAction"],
+    )
+    assert stack.plan_status(**settings) == 0
+    stack.apply(**settings, log_retention_days=30)
+    assert bounds() == (1, 1)
+    # Other bounds are another matter.
+    stack.apply(**settings, autoscaling_max_capacity=4)
+    assert bounds() == (1, 4) and stack.plan_status(**settings, autoscaling_max_capacity=4) == 0
+    assert len(scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]) == 1
+    assert len(scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]) == 1
+    stack.apply(release_key=release)
+    assert scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"] == []
+    assert bounds() == (1, 3)
 
 
 def test_a_new_release_updates_the_endpoint_in_place(stack, release):

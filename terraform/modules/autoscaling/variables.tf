@@ -58,6 +58,17 @@ variable "scale_out_cooldown_seconds" {
   }
 }
 
+variable "scheduled_actions" {
+  description = "Minimum and maximum from a time on, by the action's name. Schedules: at(yyyy-mm-ddThh:mm:ss) or cron(minutes hours day-of-month month day-of-week year), in the time zone."
+  type = map(object({
+    schedule     = string
+    timezone     = optional(string, "UTC")
+    min_capacity = number
+    max_capacity = number
+  }))
+  default = {}
+}
+
 variable "target_invocations_per_minute" {
   description = "Invocations a minute and instance that scaling holds on to."
   type        = number

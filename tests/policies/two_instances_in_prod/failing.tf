@@ -17,3 +17,16 @@ resource "aws_appautoscaling_target" "failing" {
 
   tags = { Environment = "prod" }
 }
+
+resource "aws_appautoscaling_scheduled_action" "failing" {
+  name               = "night"
+  service_namespace  = "sagemaker"
+  resource_id        = "endpoint/classifier/variant/AllTraffic"
+  scalable_dimension = "sagemaker:variant:DesiredInstanceCount"
+  schedule           = "cron(0 20 * * ? *)"
+
+  scalable_target_action {
+    min_capacity = 1
+    max_capacity = 2
+  }
+}
