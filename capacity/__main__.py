@@ -72,7 +72,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     content = measure.profile_of(
         sent, taken, arguments.instance_type, *server, slo_seconds, found, slower, date.today()
     )
-    whole_file.write(arguments.out, measure.as_json(content))
+    whole_file.write(arguments.out, measure.as_json(content).encode())
     summary = measure.summary(found, slo_seconds, most, partial(measure.simulated_p99, taken, *server), slower)
     files = [arguments.out]
     if arguments.html:

@@ -56,7 +56,7 @@ def refresh(path: Path, today: date, offers_url: str = OFFERS_URL) -> list[str]:
             if now != entry["usd"]:
                 lines.append(f"{entry['item']}: {entry['usd']:g} USD became {now:g}")
             entry |= {"usd": now, "read": f"{today:%Y-%m}", "source": f"offer file of {published}"}
-    whole_file.write(path, _as_json(content))
+    whole_file.write(path, _as_json(content).encode())
     return [*lines, f"{found} of {len(content['prices'])} prices read from {offers_url}; written: {path}"]
 
 

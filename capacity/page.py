@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from capacity import whole_file
 from capacity.errors import UserError
 from capacity.plots import BLUE, INK, LINE, RED, SOFT
 
@@ -101,12 +101,9 @@ def write(
     files |= {path.with_name(f"{path.stem}-{chart.name}.png"): _png(chart) for chart in charts}
     try:
         for file, content in files.items():
-            # Written beside and renamed: a reader sees the old page or the new.
-            partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-            partial.write_bytes(content)
-            partial.replace(file)
-    except OSError as error:
-        raise UserError(f"--html {path}: cannot be written: {error.strerror}") from None
+            whole_file.write(file, content)
+    except UserError as error:
+        raise UserError(f"--html {error}") from None
     return list(files)
 
 

@@ -19,8 +19,8 @@ import yaml
 from policy_sentry.querying.actions import get_action_data
 
 from security import recording
-from security.matrix import filled, listed
-from security.plan import Policy
+from security.matrix import filled
+from security.plan import Policy, listed
 from security.recording import PHASES
 
 FOLDER = Path(__file__).with_name("tables") / "deployer"
@@ -29,7 +29,6 @@ MANAGED_POLICY_CHARACTERS = (
 )
 
 PROJECT, NEW_PROJECT = "aws:ResourceTag/Project", "aws:RequestTag/Project"
-BOUNDARY_KEY = "iam:PermissionsBoundary"
 GLOBAL = {"iam", "route53", "sts"}  # services without a region
 
 Condition = tuple[tuple[str, str, tuple[str, ...]], ...]  # (operator, key, values)
@@ -57,7 +56,7 @@ def read_table(names: Mapping[str, str], path: Path = FOLDER / "grants.yaml") ->
     """
     table = yaml.safe_load(path.read_text())
     table["also"] = [entry for entry in table["also"] if "state_bucket" in names or "{state_" not in str(entry)]
-    return filled(table, names) | {"boundary": names["boundary"], "name": names["name"], "region": names["region"]}
+    return filled(table, names) | {"name": names["name"], "region": names["region"]}
 
 
 def grants(phase: str, recorded: Iterable[str], table: Mapping[str, Any]) -> set[Grant]:
@@ -86,6 +85,7 @@ def _condition(when: Mapping[str, Mapping[str, Any]]) -> Condition:
 def _derived(action: str, table: Mapping[str, Any]) -> Iterator[Grant]:
     forms = reference(action)
     made = table["creates"].get(action)
+    condition = next((_condition(one["when"]) for one in table["conditions"] if action in listed(one["do"])), ())
     if forms == {"*"}:
         bound = [("StringEquals", "aws:RequestedRegion", (table["region"],))]
         bound += [("StringEquals", NEW_PROJECT, (table["name"],))] if made else []
@@ -94,8 +94,7 @@ def _derived(action: str, table: Mapping[str, Any]) -> Iterator[Grant]:
     for form in forms:
         for resource, only in table["named"].items():
             if (only is None or action in only) and _is_of(resource, form):
-                condition = ("StringEquals", BOUNDARY_KEY, (table["boundary"],))
-                yield Grant(action, resource, (condition,) if action in table["bounded"] else ())
+                yield Grant(action, resource, condition)
         for resource in table["tagged"]:
             if _is_of(resource, form):
                 key = NEW_PROJECT if f":{made}/" in resource else PROJECT

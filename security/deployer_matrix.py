@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 
 from local.account import REGION
 from security.deployer import (
-    BOUNDARY_KEY,
     FOLDER,
     GLOBAL,
     Condition,
@@ -23,39 +22,30 @@ from security.deployer import (
     read_table,
 )
 from security.lint import Explained, escalations, findings, unexplained
-from security.matrix import ROLE, Row, failures, table_rows
+from security.matrix import ELSEWHERE, IAM_DECIDES, ROLE, Row, failures, table_rows
 from security.mutation import mutants, survivors, widened
 from security.plan import ACCOUNT, BOUNDARY, KEY, NAME, Policy
 from security.recording import PHASES
 
 BY = "Terraform"
 FOREIGN = "somebody-elses"
-OTHER_REGION = "eu-west-1"
-# The key's policy leaves it to IAM who administers it.
-KEY_POLICY: Policy = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*", "Resource": "*"}
-    ],
-}
 # Forms that the simulator does not know from AWS's reference.
 UNCHECKED = {
     f":function:{NAME}:*": "it cannot tell a function's alias from its version",
     "::parameter/": "AWS's public parameters are of no account",
 }
-KEYS = dict.fromkeys((KEY, KEY.replace(REGION, OTHER_REGION)), KEY_POLICY)
 EXPLAINED = (
     Explained(
         "RESOURCE_MISMATCH",
-        r"role deployer-",
-        "",
-        "an action's other kinds of resources stand in statements of their own, under another condition",
+        "role deployer-",
+        "ssm:GetParameter",
+        "AWS's public parameters are of no account",
     ),
     Explained(
         "MISMATCHED_TYPE_BUT_USABLE",
         "(role deployer-|deployer boundary)",
         "StringEquals requires a value of type String but given Arn",
-        f"AWS compares {BOUNDARY_KEY} so: https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html",
+        "AWS compares iam:PermissionsBoundary so: https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html",
     ),
     Explained(
         "RESOURCE_POLICY_PRIVILEGE_ESCALATION",
@@ -139,7 +129,7 @@ def _row(
 def _example(resource: str) -> str:
     if ":key/" in resource:
         return KEY
-    return resource if resource == "*" else resource.replace(":*/*", ":vpc/*").replace("*", "0123")
+    return resource if resource == "*" else resource.replace(f"{ACCOUNT}:*", f"{ACCOUNT}:vpc/*").replace("*", "0123")
 
 
 def _contexts(condition: Condition) -> Iterator[dict[str, str]]:
@@ -155,7 +145,7 @@ def _foreign(grant: Grant) -> Iterator[tuple[str, dict[str, str], str]]:
     if NAME in on:
         yield on.replace(NAME, FOREIGN), met, "another stack's"
     elif f":{REGION}:" in on:
-        yield on.replace(REGION, OTHER_REGION), met, "another region"
+        yield on.replace(REGION, ELSEWHERE), met, "another region"
     for operator, key, _ in grant.condition:
         if operator != "Null":
             yield on, {name: value for name, value in met.items() if name != key}, f"without {key}"
@@ -166,7 +156,7 @@ def report() -> list[str]:
     """Prints the figures; returns what does not hold, a line each. Raises as simulate() does."""
     phases = granted()
     policies, rows = deployer_policies(phases), deployer_rows(phases)
-    known = {**policies, **KEYS}
+    known = {**policies, KEY: IAM_DECIDES}
     failed = [f"matrix: {row}" for row in failures(rows, known)]
     tried, wider = list(mutants(policies)), list(widened(policies))
     survived, unbounded = survivors(rows, known, tried), survivors(rows, known, wider)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from bundle.archives import write_if_changed
 from security.deployer import (
     MANAGED_POLICY_CHARACTERS,
     boundary,
@@ -67,15 +67,11 @@ def deployer_documents(filled: Mapping[str, str]) -> dict[str, Policy]:
 def report(folder: Path, filled: Mapping[str, str]) -> list[str]:
     """Writes the documents, prints what they are; returns nothing that fails. Raises as names() and grants() do."""
     documents = deployer_documents(filled)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output {folder}: {error.strerror}: give a folder that can be made") from error
     for stem, document in documents.items():
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{stem}-", delete=False) as beside:
-            beside.write(json.dumps(document, indent=2) + "\n")
-        Path(beside.name).chmod(0o644)
-        Path(beside.name).replace(folder / f"{stem}.json")
+        try:
+            write_if_changed(folder / f"{stem}.json", f"{json.dumps(document, indent=2)}\n".encode())
+        except OSError as error:
+            raise ValueError(f"--output {folder}: {error.strerror}: give a folder that can be made") from error
         actions = sum(len(one["Action"]) if isinstance(one["Action"], list) else 1 for one in document["Statement"])
         count = f"{len(document['Statement']):3} statements, {actions:3} actions"
         print(f"{folder / stem}.json: {count}, {characters(document):,} of {MANAGED_POLICY_CHARACTERS:,} characters")

@@ -31,7 +31,7 @@ ACCOUNTS = {
     "017700000001": "an address in disguise, of the fetch vectors",
 }
 # A placeholder, and how the names of AWS's own buckets begin before the region.
-BUCKETS = {"al2023-repos-", "bucket", "prod-"}
+BUCKETS = {"bucket", "prod-"}
 # Where buckets are made up, to be allowed or denied.
 MADE_UP_BUCKETS = ("tests", "tables")
 # Hashes are long enough to hold any twelve digits; the vectors hold addresses written as numbers.

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from cloudsplaining.scan.policy_document import PolicyDocument
 
-from security.plan import Policy
+from security.plan import Policy, listed
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated")
     import parliament
+    from parliament.statement import is_arn_strictly_valid
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,10 @@ class Explained:
 
 EXPLAINED = (
     Explained(
-        "RESOURCE_MISMATCH",
-        r"role (hosting|lambda|notebook|training)",
-        r"arn:\*:ec2:",
-        "*/* is every resource of the account, as in EC2's own examples; Lambda takes no narrower pattern",
-    ),
-    Explained(
         "UNKNOWN_CONDITION_FOR_ACTION",
         "role lambda",
         "lambda:SourceFunctionArn",
         "in every call of a function's code: https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html",
-    ),
-    Explained("RESOURCE_STAR", "arn:aws:kms:", "kms:", "in a key's policy * is that key"),
-    Explained("RESOURCE_STAR", "boundary$", "", "a boundary grants nothing"),
-    Explained(
-        "MISMATCHED_TYPE",
-        "arn:aws:kms:",
-        "ArnLike requires a value of type Arn but given String",
-        "the context of a log group's key is the group's ARN",
     ),
 )
 
@@ -58,7 +45,29 @@ def findings(policies: Mapping[str, Policy]) -> list[tuple[str, str, str]]:
         for document, policy in policies.items()
         if not document.startswith("trust ")
         for finding in parliament.analyze_policy_string(json.dumps(policy)).findings
+        if _holds(document, policy, finding)
     ]
+
+
+def _holds(document: str, policy: Policy, finding: parliament.finding.Finding) -> bool:
+    """Whether a finding holds as AWS reads the policy. parliament reads an identity's, a statement at a time."""
+    match finding.issue:
+        case "RESOURCE_STAR":
+            return not document.startswith("arn:aws:kms:")  # in a key's own policy * is that key
+        case "RESOURCE_MISMATCH":
+            return not all(_is_elsewhere(policy, **missed) for missed in finding.detail)
+    return True
+
+
+def _is_elsewhere(policy: Policy, action: str, required_format: str) -> bool:
+    """Whether another statement allows the action on the kind of resource that parliament misses in one."""
+    return any(
+        is_arn_strictly_valid("", required_format, resource)
+        for statement in policy["Statement"]
+        if action in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
+        if resource != "*"
+    )
 
 
 def unexplained(found: list[tuple[str, str, str]], explanations: tuple[Explained, ...] = EXPLAINED) -> list[str]:

@@ -11,18 +11,22 @@ from typing import Any
 
 import yaml
 
-from security.plan import ACCOUNT, KEY, NAME, REGION, Policy
+from security.plan import ACCOUNT, KEY, NAME, REGION, Policy, listed
 from security.simulator import Request, simulate
 
 FOLDER = Path(__file__).with_name("tables")
 BUCKET = f"arn:aws:s3:::{NAME}-{ACCOUNT}-{REGION}-artifacts"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/{NAME}"
+ELSEWHERE = "eu-west-1"
+KEY_ELSEWHERE = KEY.replace(REGION, ELSEWHERE)
 
 NAMES = {
     "account": ACCOUNT,
     "bucket": BUCKET,
+    "elsewhere": ELSEWHERE,
     "ec2": f"arn:aws:ec2:{REGION}:{ACCOUNT}",
     "key": KEY,
+    "key_elsewhere": KEY_ELSEWHERE,
     "log_bucket": f"arn:aws:s3:::{NAME}-{ACCOUNT}-{REGION}-logs",
     "logs": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group",
     "name": NAME,
@@ -31,7 +35,16 @@ NAMES = {
     "sagemaker": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}",
 }
 
+INSIDE = {"hosting", "notebook", "trainer", "training"}  # whose workloads live in the VPC
+
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
+# The policy of a key that leaves it to IAM who uses it.
+IAM_DECIDES: Policy = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*", "Resource": "*"}
+    ],
+}
 EVERYTHING: Policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 
 
@@ -48,6 +61,7 @@ class Row:
         unchecked: why AWS's reference does not list the request as it is.
         unseen: why a whole demo does not make the call, where this project's own code does.
         widened: the asking role's own policy is everything, so that only its boundary is left.
+        inside: whether the request comes from inside the network, and so passes the VPC endpoint of its service.
     """
 
     table: str
@@ -61,6 +75,7 @@ class Row:
     unchecked: str | None = None
     unseen: str | None = None
     widened: bool = False
+    inside: bool = False
 
     def __str__(self) -> str:
         verb = "must" if self.allowed else "must not"
@@ -96,6 +111,7 @@ def table_rows(path: Path) -> Iterator[Row]:
                     unchecked=entry.get("unchecked"),
                     unseen=entry.get("unseen"),
                     widened=entry.get("widened", False),
+                    inside=entry.get("inside", False),
                 )
 
 
@@ -118,8 +134,8 @@ def filled(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def documents(policies: Mapping[str, Policy]) -> dict[str, Policy]:
-    """The plan's policies beside those that the rows need: the boundary, an administrator's."""
-    return {**policies, "boundary": boundary(), "everything": EVERYTHING}
+    """The plan's policies beside those that the rows need: the boundary, an administrator's, another key's."""
+    return {**policies, "boundary": boundary(), "everything": EVERYTHING, KEY_ELSEWHERE: IAM_DECIDES}
 
 
 def request(row: Row, known: Mapping[str, Policy]) -> Request:
@@ -128,6 +144,7 @@ def request(row: Row, known: Mapping[str, Policy]) -> Request:
     identity = ["everything"] if row.principal == ADMINISTRATOR or row.widened else [f"role {role}"] if role else []
     limit = "deployer boundary" if role and role.startswith("deployer-") else "boundary"
     owner = f"trust {row.resource.removeprefix(f'{ROLE}-')}" if row.action == "sts:AssumeRole" else None
+    door = f"endpoint {row.action.partition(':')[0]}"
     holders = [owner, row.resource, row.resource.partition("/")[0]]  # a role, a key or bucket, an object's bucket
     tagged = {"aws:ResourceTag/Project": NAME} if limit == "boundary" and row.resource == KEY else {}
     return Request(
@@ -141,6 +158,7 @@ def request(row: Row, known: Mapping[str, Policy]) -> Request:
         # The stack may have no boundary: what a role must not, its own policy refuses.
         boundary=[limit] if role and (row.allowed or row.widened) else None,
         resourcePolicy=next((holder for holder in holders if holder in known), None),
+        endpoint=door if door in known and (row.inside or (row.allowed and role in INSIDE)) else None,
     )
 
 
@@ -149,8 +167,3 @@ def failures(rows: list[Row], policies: Mapping[str, Policy]) -> list[Row]:
     known = documents(policies)
     answers = simulate(known, [request(row, known) for row in rows])
     return [row for row, answer in zip(rows, answers, strict=True) if answer != row.allowed]
-
-
-def listed(value: Any) -> list[Any]:
-    """IAM, and these tables, write a list of one as the one."""
-    return value if isinstance(value, list) else [value]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from security.matrix import Row, documents, listed, request
-from security.plan import Policy
+from security.matrix import Row, documents, request
+from security.plan import Policy, listed
 from security.simulator import Request, simulate
 
 
@@ -59,7 +59,8 @@ def _smaller(statement: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
     for key in ("Action", "Resource"):
         for value, rest in _without_one(statement.get(key)):
             yield key, value, {**statement, key: rest}
-    for kind, principals in statement.get("Principal", {}).items():
+    principal = statement.get("Principal", {})
+    for kind, principals in principal.items() if principal != "*" else []:
         for value, rest in _without_one(principals):
             yield "Principal", value, {**statement, "Principal": {kind: rest}}
     for operator, keys in statement.get("Condition", {}).items():
@@ -82,12 +83,12 @@ def _without_one(values: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def widened(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
-    """Every role's policy, and the boundary, with each Allow extended to all resources, or all actions of its services.
+    """Roles' and VPC endpoints' policies and the boundary, each Allow extended to all resources or all of its services.
 
     A statement with a condition keeps its actions: the condition's key is mostly one that no other action has.
     """
     for document, policy in policies.items():
-        for statement in policy["Statement"] if document.startswith(("role ", "boundary")) else []:
+        for statement in policy["Statement"] if document.startswith(("role ", "boundary", "endpoint ")) else []:
             if statement["Effect"] != "Allow":
                 continue
             actions = listed(statement["Action"])
@@ -107,7 +108,7 @@ def survivors(rows: list[Row], policies: Mapping[str, Policy], tried: list[Mutan
     asking: dict[str | None, list[tuple[Row, Request]]] = defaultdict(list)
     for row in rows:
         asked = request(row, known)
-        for document in {*asked["identity"], *(asked["boundary"] or []), asked["resourcePolicy"]}:
+        for document in {*asked["identity"], *(asked["boundary"] or []), asked["resourcePolicy"], asked["endpoint"]}:
             asking[document].append((row, asked))
     concerned = [
         [pair for pair in asking[mutant.document] if any(fnmatchcase(pair[0].action, one) for one in mutant.actions)]
@@ -137,4 +138,5 @@ def _swapped(asked: Request, document: str, key: str) -> Request:
         "identity": [swap.get(name, name) for name in asked["identity"]],
         "boundary": asked["boundary"] and [swap.get(name, name) for name in asked["boundary"]],
         "resourcePolicy": swap.get(asked["resourcePolicy"], asked["resourcePolicy"]),
+        "endpoint": swap.get(asked["endpoint"], asked["endpoint"]),
     }

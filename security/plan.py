@@ -58,10 +58,7 @@ def run_terraform(environment: Mapping[str, str], command: str, *arguments: str)
 
 
 def planned_policies(plan: dict[str, Any]) -> dict[str, Policy]:
-    """Policies by what they hold for: "role NAME", "trust NAME" and the ARN of the bucket or of the key.
-
-    Those of the alarms' topic and of the dead letters' queue name what only AWS can name, and are no role's.
-    """
+    """Policies by what they hold for: "role NAME", "trust NAME", "endpoint SERVICE" or the ARN of what has its own."""
     found: dict[str, Policy] = {}
     for resource in _resources(plan["planned_values"]["root_module"]):
         values = resource.get("values", {})
@@ -72,9 +69,11 @@ def planned_policies(plan: dict[str, Any]) -> dict[str, Policy]:
                 found[f"role {_short(values['role'])}"] = json.loads(values["policy"])
             case "aws_kms_key":
                 found[KEY] = json.loads(values["policy"])
-            case "aws_s3_bucket_policy":
+            case "aws_s3_bucket_policy" | "aws_sns_topic_policy" | "aws_sqs_queue_policy":
                 policy = json.loads(values["policy"])
-                found[policy["Statement"][0]["Resource"][0]] = policy
+                found[listed(policy["Statement"][0]["Resource"])[0]] = policy
+            case "aws_vpc_endpoint" if "policy" in values:
+                found[f"endpoint {values['service_name'].rpartition('.')[2]}"] = json.loads(values["policy"])
     return found
 
 
@@ -83,6 +82,11 @@ def boundaries(plan: dict[str, Any]) -> dict[str, str | None]:
     resources = _resources(plan["planned_values"]["root_module"])
     roles = [resource["values"] for resource in resources if resource["type"] == "aws_iam_role"]
     return {_short(role["name"]): role["permissions_boundary"] for role in roles}
+
+
+def listed(value: Any) -> list[Any]:
+    """IAM, and the tables of rows, write a list of one as the one."""
+    return value if isinstance(value, list) else [value]
 
 
 def _resources(module: dict[str, Any]) -> Iterator[dict[str, Any]]:

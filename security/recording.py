@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from bundle.archives import write_if_changed
 from local.account import REGION, running_account
 from security.calls import recorded_actions
 from security.plan import ACCOUNT, BOUNDARY, NAME, RELEASE, ROOT, run_terraform
@@ -98,9 +99,8 @@ def write(recorded: Mapping[str, set[str]], path: Path = RECORDED) -> None:
         for service, _, operation in sorted(action.partition(":") for action in actions):
             table.setdefault(phase, {}).setdefault(service, []).append(operation)
     head = "# What Terraform called in a run against the local account: python -m security record-deployer\n"
-    beside = path.with_suffix(".new")
-    beside.write_text(head + yaml.safe_dump(table, default_flow_style=None, sort_keys=False, width=120))
-    beside.replace(path)
+    text = head + yaml.safe_dump(table, default_flow_style=None, sort_keys=False, width=120)
+    write_if_changed(path, text.encode())
 
 
 def read(path: Path = RECORDED) -> dict[str, set[str]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -76,15 +77,31 @@ def missing(requirements: Path, lock: Path) -> list[tuple[str, str]]:
     return sorted(pins(requirements) - pins(lock))
 
 
-def audit(locks: list[Path], run: Callable[[Path], str] | None = None) -> tuple[int, list[str]]:
+def services() -> list[list[str]]:
+    """pip-audit's options for where it looks advisories up, in turn: OSV_URL's alone, or PyPI's own and OSV's."""
+    url = os.environ.get("OSV_URL")
+    return [["-s", "osv", "--osv-url", url]] if url else [["-s", "pypi"], ["-s", "osv"]]
+
+
+def audit(locks: Sequence[Path]) -> tuple[int, list[str]]:
     """How many packages pip-audit looked up, and the advisories that advisories.yaml does not explain, or need not.
 
-    run: what pip-audit writes of a lock. Raises OutOfReach where it could not look one up.
+    Raises OutOfReach where no service knows them all.
     """
+    missing = []
+    for service in services():
+        try:
+            return _audit(locks, service)
+        except OutOfReach as error:
+            missing.append(f"{service[1]}: {error}")
+    raise OutOfReach("; ".join(missing))
+
+
+def _audit(locks: Sequence[Path], service: Sequence[str]) -> tuple[int, list[str]]:
     explained = {(entry["id"], entry["package"]) for entry in yaml.safe_load(ADVISORIES.read_text())}
     audited, found = set(), set()
     for lock in locks:
-        for package in looked_up((run or pip_audit)(lock)):
+        for package in looked_up(pip_audit(lock, service)):
             audited.add((package["name"], package["version"]))
             found |= {(advisory["id"], package["name"]) for advisory in package["vulns"]}
     unexplained = [f"{name}: {identifier}" for identifier, name in sorted(found - explained)]
@@ -100,10 +117,11 @@ def looked_up(written: str) -> Iterator[dict]:
         yield package
 
 
-def pip_audit(lock: Path) -> str:
+def pip_audit(lock: Path, service: Sequence[str]) -> str:
+    """What it writes of a lock, as JSON."""
     if not PIP_AUDIT.is_file():
         raise OutOfReach(f"no {PIP_AUDIT.relative_to(ROOT)}: make security sets it up")
-    asked = ["-f", "json", "--progress-spinner", "off", "--disable-pip", "--require-hashes", "-r", str(lock)]
+    asked = ["-f", "json", "--progress-spinner", "off", "--disable-pip", "--require-hashes", *service, "-r", str(lock)]
     done = subprocess.run([str(PIP_AUDIT), *asked], cwd=ROOT, capture_output=True, text=True, check=False)
     if not done.stdout:
         raise OutOfReach(done.stderr.strip().splitlines()[-1])

@@ -21,13 +21,15 @@ const about = (policy, action) => policy && {
 for await (const line of createInterface({ input: stdin })) {
   const { documents, requests } = JSON.parse(line)
   const results = []
-  for (const { principal, action, resource, account, context, checked, identity, boundary, resourcePolicy } of requests) {
+  for (const request of requests) {
+    const { principal, action, resource, account, context, checked, identity, boundary, resourcePolicy, endpoint } = request
     const named = (keys) => keys.map((key) => ({ name: key, policy: about(documents[key], action) }))
     const simulation = {
       request: { principal, action, resource: { resource, accountId: account }, contextVariables: context },
       identityPolicies: named(identity),
       resourcePolicy: resourcePolicy ? about(documents[resourcePolicy], action) : undefined,
       permissionBoundaryPolicies: boundary ? named(boundary) : undefined,
+      vpcEndpointPolicies: endpoint ? named([endpoint]) : undefined,
       serviceControlPolicies: [],
       resourceControlPolicies: []
     }

@@ -54,7 +54,7 @@ run "the_key_admits_exactly_who_must_use_it" {
       Action    = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
       Resource  = "*"
       Condition = {
-        ArnLike = {
+        StringLike = {
           "kms:EncryptionContext:aws:logs:arn" = [
             "arn:aws:logs:eu-central-1:123456789012:log-group:/pictures/*",
             "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/lambda/pictures",

@@ -15,8 +15,9 @@ from security import deployer_matrix, deployer_policy, recording
 from security.__main__ import main
 from security.deployer import Grant, characters, grants, policy, read_recorded, read_table, reference, split
 from security.lint import escalations, findings, unexplained
-from security.matrix import failures, listed
+from security.matrix import IAM_DECIDES, failures
 from security.mutation import mutants, survivors, widened
+from security.plan import KEY, listed
 from security.recording import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,10 +25,9 @@ TABLE = {
     "named": {"arn:aws:sqs:us-east-1:1:pictures": None, "arn:aws:s3:::pictures": None, "arn:aws:s3:::pictures/*": None},
     "tagged": ["arn:aws:ec2:us-east-1:1:subnet/*", "arn:aws:ec2:us-east-1:1:vpc/*"],
     "creates": {"ec2:CreateSubnet": "subnet"},
-    "bounded": [],
+    "conditions": [],
     "underived": {"sts:GetCallerIdentity": "everybody may"},
     "also": [],
-    "boundary": "arn:aws:iam::1:policy/boundary",
     "name": "pictures",
     "region": "us-east-1",
 }
@@ -49,7 +49,7 @@ def rows(phases):
 
 
 def known(policies):
-    return {**policies, **deployer_matrix.KEYS}
+    return {**policies, KEY: IAM_DECIDES}
 
 
 def test_the_matrix_holds(simulated, rows, policies):
@@ -223,14 +223,21 @@ def test_the_documents_are_what_iam_takes_and_one_is_no_leftover(tmp_path, capsy
 def test_the_boundary_of_the_roles_it_makes_knows_one_stack():
     filled = deployer_policy.names("123456789012", "dogs", "eu-west-1", None, None)
     boundary = deployer_policy.deployer_documents(filled)["workload-boundary"]
-    named = [one for statement in boundary["Statement"] for one in listed(statement["Resource"]) if one != "*"]
-    assert len(named) > 10 and all(re.search(r"[:/]dogs|sagemaker/\*", one) for one in named)
+    resources = [one for statement in boundary["Statement"] for one in listed(statement["Resource"])]
+    others = {one for one in resources if not re.search(r"[:/]dogs", one)}
+    assert len(resources) > 15 and others == {
+        "*",
+        "arn:aws:ec2:eu-west-1:123456789012:*",
+        "arn:aws:ecr:eu-west-1:*:repository/*",
+        "arn:aws:kms:eu-west-1:123456789012:key/*",  # by its tag
+        "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/*",
+    }
     [handing_on] = [statement for statement in boundary["Statement"] if statement["Action"] == "iam:PassRole"]
     assert handing_on["Resource"] == "arn:aws:iam::123456789012:role/dogs-training"
     everywhere = {
         action
         for statement in boundary["Statement"]
-        if statement["Resource"] == "*" and "Condition" not in statement
+        if statement["Resource"] == "*"
         for action in listed(statement["Action"])
     }
     assert {action.partition(":")[0] for action in everywhere} == {"cloudwatch", "ec2", "ecr", "logs", "xray"}

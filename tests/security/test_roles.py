@@ -37,11 +37,11 @@ def rows():
 
 def test_every_role_of_the_plan_has_a_table_a_policy_and_a_trust(policies):
     tables = {path.stem for path in FOLDER.glob("*.yaml")}
-    assert sorted(tables - {"boundary", "buckets", "key", "trust"}) == ROLES
-    assert {key for key in policies if not key.startswith("arn:")} == {
-        f"{k} {r}" for k in ("role", "trust") for r in ROLES
-    }
-    assert len([key for key in policies if key.startswith("arn:")]) == 3  # the key, the two buckets
+    assert sorted(tables - {"boundary", "buckets", "endpoints", "key", "messages", "trust"}) == ROLES
+    of_roles = {f"{kind} {role}" for kind in ("role", "trust") for role in ROLES}
+    assert {key for key in policies if not key.startswith("arn:")} == {*of_roles, "endpoint s3"}
+    resources = sorted(key.split(":")[2] for key in policies if key.startswith("arn:"))
+    assert resources == ["kms", "s3", "s3", "sns", "sqs"]
 
 
 def test_the_deployer_makes_the_roles_of_the_plan_and_no_other(plan):
@@ -141,6 +141,7 @@ def test_a_request_that_aws_does_not_know_is_no_evidence(simulated):
         identity=[],
         boundary=None,
         resourcePolicy=None,
+        endpoint=None,
     )
     with pytest.raises(ValueError, match="s3:GetObjekt"):
         simulator.simulate({}, [asked])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -49,28 +51,58 @@ def test_a_lock_that_lacks_something_is_named(tmp_path, lock, said):
     assert faults == [] if said is None else any(said in fault for fault in faults)
 
 
-def audited(**packages: list[str]) -> str:
-    found = [
-        {"name": name, "version": "1", "vulns": [{"id": identifier} for identifier in identifiers]}
-        for name, identifiers in packages.items()
-    ]
-    return json.dumps({"dependencies": found, "fixes": []})
+@pytest.fixture
+def advised(monkeypatch):
+    """Advisories by package, as a loopback server answers pip-audit that is asked as OSV is (osv.dev, schema 1)."""
+    advisories: dict[str, list[str]] = {}
+
+    class Osv(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
+            affected = [{"package": {"name": name, "ecosystem": "PyPI"}}]
+            found = [{"id": identifier, "affected": affected} for identifier in advisories.get(name, [])]
+            content = json.dumps({"vulns": found} if found else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Osv) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("OSV_URL", f"http://127.0.0.1:{server.server_port}/v1/query")
+        yield advisories
+        server.shutdown()
 
 
-def test_an_advisory_is_a_finding_unless_it_is_explained(tmp_path, monkeypatch):
-    advisories = tmp_path / "advisories.yaml"
+def test_an_advisory_is_a_finding_unless_it_is_explained(tmp_path, monkeypatch, advised):
+    advisories, lock = tmp_path / "advisories.yaml", tmp_path / "requirements.lock"
     monkeypatch.setattr(supply, "ADVISORIES", advisories)
     advisories.write_text("[{id: GHSA-1, package: one, reason: The function is not called.}]")
-    locks = [Path("requirements.lock")]
-    assert supply.audit(locks, lambda _: audited(one=["GHSA-1"], two=[])) == (2, [])
-    assert supply.audit(locks, lambda _: audited(one=["GHSA-1"], two=["GHSA-2"])) == (2, ["two: GHSA-2"])
-    assert supply.audit(locks, lambda _: audited(one=[])) == (1, ["one: GHSA-1 is explained and not reported"])
+    lock.write_text(f"one==1 \\\n    {HASH}\ntwo==1 \\\n    {HASH}\n")
+    assert supply.audit([lock]) == (2, ["one: GHSA-1 is explained and not reported"])
+    advised["one"] = ["GHSA-1"]
+    assert supply.audit([lock]) == (2, [])
+    advised["two"] = ["GHSA-2"]
+    assert supply.audit([lock]) == (2, ["two: GHSA-2"])
+
+
+def test_where_no_service_answers_nothing_is_audited(tmp_path, monkeypatch):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"one==1 \\\n    {HASH}\n")
+    with socket.socket() as refusing:  # bound, and listening to nobody
+        refusing.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("OSV_URL", f"http://127.0.0.1:{refusing.getsockname()[1]}/v1/query")
+        with pytest.raises(supply.OutOfReach, match=r"osv: .*refused"):
+            supply.audit([lock])
 
 
 def test_an_audit_that_could_not_look_anything_up_is_none():
     skipped = json.dumps({"dependencies": [{"name": "one", "skip_reason": "not found: one (1)"}]})
     with pytest.raises(supply.OutOfReach, match=r"not found: one \(1\)"):
-        supply.audit([Path("requirements.lock")], lambda _: skipped)
+        list(supply.looked_up(skipped))
 
 
 def test_every_explanation_says_why():

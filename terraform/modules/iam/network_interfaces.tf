@@ -2,7 +2,7 @@
 
 locals {
   # Interface, subnet and security group: creating one touches all three. Lambda refuses a narrower pattern.
-  network_resources = "${local.ec2_arn}:*/*"
+  network_resources = "${local.ec2_arn}:*"
 
   sagemaker_network_interfaces = [
     {

@@ -1,4 +1,13 @@
+# Where this is, to build names of: a policy built from names is known, and can be scanned, before what it is about exists.
+data "aws_caller_identity" "this" {}
+
+data "aws_partition" "this" {}
+
+data "aws_region" "this" {}
+
 locals {
+  dead_letters_arn = "arn:${data.aws_partition.this.partition}:sqs:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:${var.name}-lambda-dead-letters"
+
   # A package that is missing is reported by the function's precondition, not by a failing hash.
   package_hash = fileexists(var.package_path) ? filebase64sha256(var.package_path) : null
 }
@@ -16,29 +25,22 @@ resource "aws_sqs_queue" "dead_letters" {
   message_retention_seconds = 1209600 # 14 days, the longest SQS keeps a message
 }
 
-data "aws_iam_policy_document" "dead_letters" {
-  statement {
-    sid       = "DenyPlainHttp"
-    effect    = "Deny"
-    actions   = ["sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage"]
-    resources = [aws_sqs_queue.dead_letters.arn]
-
-    principals {
-      type        = "AWS"
-      identifiers = ["*"]
-    }
-
-    condition {
-      test     = "Bool"
-      variable = "aws:SecureTransport"
-      values   = ["false"]
-    }
-  }
-}
-
 resource "aws_sqs_queue_policy" "dead_letters" {
   queue_url = aws_sqs_queue.dead_letters.id
-  policy    = data.aws_iam_policy_document.dead_letters.json
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "TlsOnly"
+        Effect    = "Deny"
+        Principal = { AWS = "*" }
+        Action    = "sqs:*"
+        Resource  = local.dead_letters_arn
+        Condition = { Bool = { "aws:SecureTransport" = "false" } }
+      },
+    ]
+  })
 }
 
 resource "aws_lambda_function" "this" {

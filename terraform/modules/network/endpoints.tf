@@ -1,11 +1,10 @@
 # Ways to AWS that do not leave its network.
 
 locals {
-  # Image layers of ECR, and the package repositories of Amazon Linux 2023 (the notebook) and Ubuntu (a trainer's
-  # image of one's own); Debian's mirror is not an S3 host and goes by NAT.
+  # Image layers of ECR, and the package repository of Ubuntu (a trainer's image of one's own); Debian's mirror is not
+  # an S3 host and goes by NAT.
   public_buckets = [
     "prod-${var.region}-starport-layer-bucket",
-    "al2023-repos-${var.region}-de612dc2",
     "${var.region}.ec2.archive.ubuntu.com",
   ]
   partition = split(":", var.artifact_bucket_arn)[1]
@@ -31,7 +30,7 @@ resource "aws_vpc_endpoint" "s3" {
         Sid       = "ArtifactBucket"
         Effect    = "Allow"
         Principal = "*"
-        Action    = ["s3:AbortMultipartUpload", "s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+        Action    = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
         Resource  = [var.artifact_bucket_arn, "${var.artifact_bucket_arn}/*"]
       },
       {

@@ -53,7 +53,7 @@ resource "aws_kms_key" "this" {
           Action    = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
           Resource  = "*"
           Condition = {
-            ArnLike = {
+            StringLike = {
               "kms:EncryptionContext:aws:logs:arn" = [
                 "${local.log_groups_arn}/${var.name}/*",
                 "${local.log_groups_arn}/aws/lambda/${var.name}",

@@ -14,7 +14,7 @@ output "artifact_bucket" {
 
 output "artifact_bucket_arn" {
   description = "ARN of the artifact bucket."
-  value       = aws_s3_bucket.artifacts.arn
+  value       = local.artifacts_arn
 }
 
 output "kms_key_arn" {
