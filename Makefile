@@ -91,8 +91,12 @@ test-slow: setup package  ## kills, a booted box, several hosts, and the demo it
 	.venv/bin/python -m pytest -m slow --junitxml=build/tests/slow.xml
 
 # REPORTS are of a `make test` and a `make test-slow` just done: what they have shown is counted, and not run again.
-security: setup package sbom security/node/node_modules/.package-lock.json  ## the figures of SECURITY.md, as one table; SLOW=1 for all; wants Node.js 20
+security: setup package sbom security/node/node_modules/.package-lock.json build/local/calls.jsonl  ## the figures of SECURITY.md, as one table; SLOW=1 for all; wants Node.js 20
 	.venv/bin/python -m security all $(if $(SLOW),--slow) $(if $(REPORTS),--reports $(REPORTS))
+
+# What the roles' own code calls, seen in the demo's run.
+build/local/calls.jsonl: | setup package
+	.venv/bin/python -m local.demo
 
 deployer-policy: setup package  ## the least that whoever runs Terraform needs, as IAM's documents: ACCOUNT=ID
 	.venv/bin/python -m security deployer-policy --account "$(ACCOUNT)"

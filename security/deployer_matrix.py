@@ -21,7 +21,7 @@ from security.deployer import (
     read_recorded,
     read_table,
 )
-from security.lint import Explained, escalations, findings, unexplained
+from security.lint import IN_ANOTHER, Explained, escalations, findings, unexplained
 from security.matrix import ELSEWHERE, IAM_DECIDES, ROLE, Row, failures, table_rows
 from security.mutation import mutants, survivors, widened
 from security.plan import ACCOUNT, BOUNDARY, KEY, NAME, Policy
@@ -42,10 +42,10 @@ EXPLAINED = (
         "AWS's public parameters are of no account",
     ),
     Explained(
-        "MISMATCHED_TYPE_BUT_USABLE",
-        "(role deployer-|deployer boundary)",
-        "StringEquals requires a value of type String but given Arn",
-        "AWS compares iam:PermissionsBoundary so: https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html",
+        "RESOURCE_MISMATCH",
+        "role deployer-",
+        IN_ANOTHER,
+        "one call is on resources of several kinds, and each kind has a condition of its own",
     ),
     Explained(
         "RESOURCE_POLICY_PRIVILEGE_ESCALATION",

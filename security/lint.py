@@ -15,7 +15,13 @@ from security.plan import Policy, listed
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated")
     import parliament
-    from parliament.statement import is_arn_strictly_valid
+    from parliament.statement import GLOBAL_CONDITION_KEYS, is_arn_strictly_valid
+
+# In every call of a function's own code, of whatever service: parliament looks for it among each action's keys alone.
+# https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+GLOBAL_CONDITION_KEYS["lambda:SourceFunctionArn"] = "Arn"
+
+IN_ANOTHER = ", and another statement has it"
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,11 @@ class Explained:
 
 EXPLAINED = (
     Explained(
-        "UNKNOWN_CONDITION_FOR_ACTION",
-        "role lambda",
-        "lambda:SourceFunctionArn",
-        "in every call of a function's code: https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html",
+        "RESOURCE_MISMATCH",
+        "arn:aws:kms:",
+        "'kms:CreateKey'",
+        "kms:* of the key leaves it to IAM, as AWS's own default does; what is of no key is not granted by it: "
+        "https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html",
     ),
 )
 
@@ -41,30 +48,36 @@ EXPLAINED = (
 def findings(policies: Mapping[str, Policy]) -> list[tuple[str, str, str]]:
     """parliament's findings: (document, kind, detail). It knows no trust policies, and these are left out."""
     return [
-        (document, finding.issue, str(finding.detail))
+        (document, finding.issue, _detail(policy, finding))
         for document, policy in policies.items()
         if not document.startswith("trust ")
-        for finding in parliament.analyze_policy_string(json.dumps(policy)).findings
-        if _holds(document, policy, finding)
+        for finding in parliament.analyze_policy_string(json.dumps(_spelt_out(document, policy))).findings
     ]
 
 
-def _holds(document: str, policy: Policy, finding: parliament.finding.Finding) -> bool:
-    """Whether a finding holds as AWS reads the policy. parliament reads an identity's, a statement at a time."""
-    match finding.issue:
-        case "RESOURCE_STAR":
-            return not document.startswith("arn:aws:kms:")  # in a key's own policy * is that key
-        case "RESOURCE_MISMATCH":
-            return not all(_is_elsewhere(policy, **missed) for missed in finding.detail)
-    return True
+def _spelt_out(document: str, policy: Policy) -> Policy:
+    """A key's own policy says * for that key, where parliament, which reads identities' policies, sees every key."""
+    if not document.startswith("arn:aws:kms:"):
+        return policy
+    key = {"*": document}
+    statements = [{**one, "Resource": key.get(one["Resource"], one["Resource"])} for one in policy["Statement"]]
+    return {**policy, "Statement": statements}
 
 
-def _is_elsewhere(policy: Policy, action: str, required_format: str) -> bool:
-    """Whether another statement allows the action on the kind of resource that parliament misses in one."""
+def _detail(policy: Policy, finding: parliament.finding.Finding) -> str:
+    """What it says; and, of a kind of resource that it misses in a statement, whether another statement has it."""
+    elsewhere = finding.issue == "RESOURCE_MISMATCH" and all(
+        _allowed(policy, missed["action"], missed["required_format"]) for missed in finding.detail
+    )
+    return f"{finding.detail}{IN_ANOTHER if elsewhere else ''}"
+
+
+def _allowed(policy: Policy, action: str, kind: str) -> bool:
+    """Whether a statement allows the action on resources of a kind."""
     return any(
-        is_arn_strictly_valid("", required_format, resource)
+        is_arn_strictly_valid("", kind, resource)
         for statement in policy["Statement"]
-        if action in listed(statement["Action"])
+        if statement["Effect"] == "Allow" and action in listed(statement["Action"])
         for resource in listed(statement["Resource"])
         if resource != "*"
     )

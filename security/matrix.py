@@ -35,7 +35,7 @@ NAMES = {
     "sagemaker": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}",
 }
 
-INSIDE = {"hosting", "notebook", "trainer", "training"}  # whose workloads live in the VPC
+INSIDE = {"hosting", "notebook", "trainer", "training"}  # whose subnets reach S3 through its VPC endpoint
 
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
 # The policy of a key that leaves it to IAM who uses it.

@@ -83,22 +83,30 @@ def _without_one(values: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def widened(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
-    """Roles' and VPC endpoints' policies and the boundary, each Allow extended to all resources or all of its services.
+    """Every policy, each Allow extended to all resources, to all actions of its services, or to all principals.
 
     A statement with a condition keeps its actions: the condition's key is mostly one that no other action has.
     """
     for document, policy in policies.items():
-        for statement in policy["Statement"] if document.startswith(("role ", "boundary", "endpoint ")) else []:
+        for statement in policy["Statement"]:
             if statement["Effect"] != "Allow":
                 continue
             actions = listed(statement["Action"])
             services = sorted({f"{action.partition(':')[0]}:*" for action in actions})
-            changes = [("Resource", "*", actions)] if statement["Resource"] != "*" else []
-            changes += [("Action", services, services)] if "Condition" not in statement else []
+            # What has a policy of its own is all that this is about, and what may be done to a role is to take it.
+            own = document.startswith(("arn:", "trust "))
+            changes = [("Resource", "*", actions)] if not own and statement["Resource"] != "*" else []
+            changes += [("Principal", "*", actions)] if own else []
+            changes += (
+                [("Action", services, services)]
+                if "Condition" not in statement and not document.startswith("trust ") and actions != services
+                else []
+            )
             for part, value, concerned in changes:
                 wider = {**statement, part: value}
                 mutated = [wider if other is statement else other for other in policy["Statement"]]
-                change = f"with {statement['Sid']}'s {part} {', '.join(listed(value))}"
+                name = statement.get("Sid", f"statement {policy['Statement'].index(statement) + 1}")
+                change = f"with {name}'s {part} {', '.join(listed(value))}"
                 yield Mutant(document, change, False, concerned, {**policy, "Statement": mutated})
 
 

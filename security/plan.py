@@ -69,7 +69,7 @@ def planned_policies(plan: dict[str, Any]) -> dict[str, Policy]:
                 found[f"role {_short(values['role'])}"] = json.loads(values["policy"])
             case "aws_kms_key":
                 found[KEY] = json.loads(values["policy"])
-            case "aws_s3_bucket_policy" | "aws_sns_topic_policy" | "aws_sqs_queue_policy":
+            case "aws_s3_bucket_policy" | "aws_sns_topic" | "aws_sqs_queue":
                 policy = json.loads(values["policy"])
                 found[listed(policy["Statement"][0]["Resource"])[0]] = policy
             case "aws_vpc_endpoint" if "policy" in values:

@@ -10,19 +10,19 @@ from security.lint import escalations, findings, unexplained
 from security.matrix import boundary, failures, read_rows
 from security.mutation import mutants, survivors, widened
 from security.plan import BOUNDARY, boundaries, make_plan, planned_policies
+from security.tested import none_of
 
 
 def report(calls: Path) -> list[str]:
     """Prints the figures; returns what does not hold, a line each.
 
-    calls: those of a run in the local account; may be missing. Raises as make_plan(), simulate() and
-    recorded_actions() do.
+    calls: those of a run in the local account. Raises as make_plan(), simulate() and recorded_actions() do.
     """
     plan = make_plan()
     policies = planned_policies(plan)
     rows = read_rows()
     names = sorted(document.removeprefix("role ") for document in policies if document.startswith("role "))
-    recorded = recorded_actions(calls, names) if calls.is_file() else {}
+    recorded = recorded_actions(calls, names)
     failed = [f"matrix: {row}" for row in failures(rows, policies)]
     failed += [f"boundary: {role} has {arn}" for role, arn in boundaries(plan).items() if arn != BOUNDARY]
 
@@ -50,14 +50,11 @@ def report(calls: Path) -> list[str]:
     print(f"{len(names)} roles, {len(policies)} policies of the plan")
     print(f"{len(rows)} rows: {must} must, {len(rows) - must} must not")
     print(f"{len(cited)} rows of calls that AWS's services make, citing {len(set(cited))} of AWS's pages")
-    if recorded:
-        taken = sum(map(len, recorded.values()))
-        known = taken - len(untabled(recorded, rows))
-        print(f"{taken} actions of {len(recorded)} roles recorded in a run: {known} in a row")
-        kept = len([said for said in unseen if said in excused])
-        print(f"{len(unseen)} actions of these roles' own code not recorded in it: {kept} with a reason in the table")
-    else:
-        print(f"no role's calls recorded in {calls}")
+    taken = sum(map(len, recorded.values()))
+    known = taken - len(untabled(recorded, rows))
+    print(f"{taken} actions of {len(recorded)} roles recorded in a run: {known} in a row")
+    kept = len([said for said in unseen if said in excused])
+    print(f"{len(unseen)} actions of these roles' own code not recorded in it: {kept} with a reason in the table")
     for kind, whole in (("statements", True), ("parts of statements", False)):
         mutated = [mutant for mutant in tried if mutant.whole == whole]
         caught = len(mutated) - sum(mutant.whole == whole for mutant in survived)
@@ -65,4 +62,4 @@ def report(calls: Path) -> list[str]:
     print(f"{len(wider)} statements widened in turn: {len(wider) - len(unbounded)} noticed")
     print(f"parliament: {len(found)} findings, {len(unexplained(found))} of them unexplained")
     print(f"cloudsplaining: {len(ways)} ways to escalate")
-    return failed + deployer_matrix.report()
+    return failed + none_of({"call of a role": taken}) + deployer_matrix.report()

@@ -105,4 +105,4 @@ def _count(figures: Figures, name: str, value: str, held: bool) -> None:
 
 def none_of(counts: Mapping[str, int]) -> list[str]:
     """What was not tried at all, as in a report of other tests: it shows nothing, and must not look like a success."""
-    return [f"not tried: no {what} in the tests' report" for what, count in counts.items() if not count]
+    return [f"not tried: no {what}" for what, count in counts.items() if not count]

@@ -169,6 +169,7 @@ module "notebook" {
 module "monitoring" {
   source = "./modules/monitoring"
 
+  account_id              = local.account_id
   alarm_emails            = var.alarm_emails
   dead_letter_queue_name  = local.released ? module.lambda[0].dead_letter_queue_name : null
   endpoint_name           = local.released ? var.name : null
@@ -177,6 +178,8 @@ module "monitoring" {
   kms_key_arn             = module.storage.kms_key_arn
   log_retention_days      = var.log_retention_days
   name                    = var.name
+  partition               = local.partition
+  region                  = var.region
   sagemaker_log_groups    = var.sagemaker_log_groups
 }
 
@@ -217,13 +220,16 @@ module "lambda" {
   source = "./modules/lambda"
   count  = local.released ? 1 : 0
 
+  account_id              = local.account_id
   endpoint_name           = var.name
   kms_key_arn             = module.storage.kms_key_arn
   log_retention_days      = var.log_retention_days
   name                    = var.name
   package_path            = "${path.root}/${var.lambda_package_path}"
+  partition               = local.partition
   private_hosts           = var.private_hosts
   provisioned_concurrency = var.lambda_provisioned_concurrency
+  region                  = var.region
   reserved_concurrency    = var.lambda_reserved_concurrency
   role_arn                = module.iam.role_arns["lambda"]
   security_group_id       = module.firewall.security_group_ids["lambda"]

@@ -1,12 +1,15 @@
 mock_provider "aws" {}
 
 variables {
+  account_id              = "123456789012"
   endpoint_name           = "classifier"
   kms_key_arn             = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
   log_retention_days      = 365
   name                    = "classifier"
   package_path            = "tests/lambda.tftest.hcl" # any file: the mocked provider uploads nothing
+  partition               = "aws"
   provisioned_concurrency = 2
+  region                  = "us-east-1"
   reserved_concurrency    = 4
   role_arn                = "arn:aws:iam::123456789012:role/classifier-lambda"
   security_group_id       = "sg-1"

@@ -5,6 +5,7 @@ mock_provider "aws" {
 }
 
 variables {
+  account_id              = "123456789012"
   alarm_emails            = ["oncall@example.com"]
   dead_letter_queue_name  = "classifier-lambda-dead-letters"
   endpoint_name           = "classifier"
@@ -13,6 +14,8 @@ variables {
   kms_key_arn             = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
   log_retention_days      = 365
   name                    = "classifier"
+  partition               = "aws"
+  region                  = "us-east-1"
 }
 
 run "latency_is_compared_in_microseconds" {

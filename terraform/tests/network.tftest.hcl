@@ -81,9 +81,8 @@ run "the_s3_gateway_admits_known_buckets_only" {
       "arn:aws:s3:::pictures-123456789012-us-east-1-artifacts",
       "arn:aws:s3:::pictures-123456789012-us-east-1-artifacts/*",
       "arn:aws:s3:::prod-us-east-1-starport-layer-bucket/*",
-      "arn:aws:s3:::us-east-1.ec2.archive.ubuntu.com/*",
     ])
-    error_message = "The artifact bucket, image layers, and packages."
+    error_message = "The artifact bucket and image layers, no other."
   }
 
   assert {

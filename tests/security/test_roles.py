@@ -11,7 +11,7 @@ import pytest
 from security import deployer_matrix, simulator
 from security.__main__ import main
 from security.calls import unrecorded
-from security.lint import escalations, findings, unexplained
+from security.lint import IN_ANOTHER, escalations, findings, unexplained
 from security.matrix import FOLDER, boundary, failures, read_rows
 from security.mutation import mutants, survivors, widened
 from security.plan import ACCOUNT, BOUNDARY, NAME, boundaries, make_plan, planned_policies
@@ -42,6 +42,10 @@ def test_every_role_of_the_plan_has_a_table_a_policy_and_a_trust(policies):
     assert {key for key in policies if not key.startswith("arn:")} == {*of_roles, "endpoint s3"}
     resources = sorted(key.split(":")[2] for key in policies if key.startswith("arn:"))
     assert resources == ["kms", "s3", "s3", "sns", "sqs"]
+
+
+def test_no_policy_of_the_plan_is_left_out(plan, policies):
+    assert json.dumps(plan["planned_values"]).count(r"\"Statement\"") == len(policies)
 
 
 def test_the_deployer_makes_the_roles_of_the_plan_and_no_other(plan):
@@ -80,7 +84,7 @@ def test_a_statement_less_is_noticed(simulated, rows, policies):
 
 def test_a_wider_statement_is_noticed(simulated, rows, policies):
     tried = list(widened({**policies, "boundary": boundary()}))
-    assert len(tried) > 60
+    assert len(tried) > 100
     assert [str(mutant) for mutant in survivors(rows, policies, tried)] == []
 
 
@@ -105,6 +109,19 @@ def test_linters_find_a_mistake_and_an_escalation():
     policies = {"role mallory": {"Version": "2012-10-17", "Statement": [statement, misspelt]}}
     assert any("s3:GetObjekt" in finding or "UNKNOWN_ACTION" in finding for finding in unexplained(findings(policies)))
     assert any("privilege escalation" in way for way in escalations(policies))
+
+
+@pytest.mark.parametrize(("effect", "said"), [("Allow", True), ("Deny", False)])
+def test_a_kind_of_resource_that_another_statement_allows_is_said_to_be_there(effect, said):
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::bucket"},
+            {"Effect": effect, "Action": "s3:GetObject", "Resource": "arn:aws:s3:::bucket/*"},
+        ],
+    }
+    [(_, issue, detail)] = findings({"role mallory": policy})
+    assert (issue, detail.endswith(IN_ANOTHER)) == ("RESOURCE_MISMATCH", said)
 
 
 def test_mutants_take_away_every_statement_and_every_part():
@@ -159,7 +176,8 @@ def test_the_vectors_are_a_command_too(failed, status, monkeypatch, capsys):
 
 def test_a_missing_record_is_named(capsys):
     assert main(["roles", "--calls", "nowhere.jsonl"]) == 2
-    assert capsys.readouterr().err == "security: --calls nowhere.jsonl: no such file\n"
+    remedy = "run make demo, which records its own"
+    assert capsys.readouterr().err == f"security: --calls nowhere.jsonl: no such file: {remedy}\n"
 
 
 def test_the_report_prints_its_figures_and_names_a_call_that_no_row_has(simulated, monkeypatch, capsys, tmp_path, plan):
@@ -193,8 +211,10 @@ def test_a_damaged_record_is_named(monkeypatch, capsys, tmp_path, plan):
     assert f"{calls} line 1: not a recorded call" in capsys.readouterr().err
 
 
-def test_without_node_the_remedy_is_named(monkeypatch, capsys, plan):
+def test_without_node_the_remedy_is_named(monkeypatch, capsys, tmp_path, plan):
     monkeypatch.setattr("security.roles.make_plan", lambda: plan)
     monkeypatch.setenv("PATH", "")
-    assert main(["roles"]) == 2
+    calls = tmp_path / "calls.jsonl"
+    calls.touch()
+    assert main(["roles", "--calls", str(calls)]) == 2
     assert "install Node.js" in capsys.readouterr().err

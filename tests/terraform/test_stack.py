@@ -1,4 +1,4 @@
-"""The whole stack's life with the real provider: apply, empty re-plan, update in place, destroy. In this order."""
+"""The whole stack with the real provider: refused, applied, planned, updated in place, destroyed. In this order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from security.calls import recorded_actions
 from security.deployer import grants, read_recorded, read_table
+from security.plan import RELEASE
 from security.recording import ACCESS_KEYS
 
 NIGHT = {"schedule": "cron(0 20 * * ? *)", "timezone": "Europe/Berlin", "min_capacity": 1, "max_capacity": 1}
@@ -26,6 +27,23 @@ def release(stack) -> Iterator[str]:
     key = stack.upload_release("first")
     stack.apply(release_key=key)
     yield key
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("lambda_provisioned_concurrency", 6, "reserved"),
+        ("autoscaling_max_capacity", 0, "raise the maximum or lower the minimum"),
+        ("autoscaling_scheduled_actions", {"night": {**NIGHT, "schedule": "rate(1 day)"}}, "write at(2026-12-24T18"),
+        ("endpoint_instance_type", "ml.t2.medium", "burstable"),
+        ("log_retention_days", 31, "CloudWatch Logs knows"),
+        ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "127.0.0.0/8"}], "loopback"),
+        ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "169.254.169.254/32"}], "link-local"),
+        ("release_key", "model.tar.gz", "model/publish.py"),
+    ],
+)
+def test_a_wrong_value_is_refused_at_plan(stack, variable, value, remedy):
+    assert remedy in stack.refused_plan(**{"release_key": RELEASE, variable: value})
 
 
 def test_plan_after_apply_is_empty(stack, release):
@@ -77,23 +95,6 @@ def test_each_reference_figure_stands_once():
     for name in names:
         [block] = re.findall(rf'variable "{name}" {{.*?^}}', variables, re.MULTILINE | re.DOTALL)
         assert not re.search(r"^\s*default\s*=", block, re.MULTILINE), f"{name} has a second place: its default"
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "remedy"),
-    [
-        ("lambda_provisioned_concurrency", 6, "reserved"),
-        ("autoscaling_max_capacity", 0, "raise the maximum or lower the minimum"),
-        ("autoscaling_scheduled_actions", {"night": {**NIGHT, "schedule": "rate(1 day)"}}, "write at(2026-12-24T18"),
-        ("endpoint_instance_type", "ml.t2.medium", "burstable"),
-        ("log_retention_days", 31, "CloudWatch Logs knows"),
-        ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "127.0.0.0/8"}], "loopback"),
-        ("private_hosts", [{"host": "pictures.internal", "port": 443, "cidr": "169.254.169.254/32"}], "link-local"),
-        ("release_key", "model.tar.gz", "model/publish.py"),
-    ],
-)
-def test_a_wrong_value_is_refused_at_plan(stack, release, variable, value, remedy):
-    assert remedy in stack.refused_plan(**{"release_key": release, variable: value})
 
 
 def test_a_box_in_training_does_not_show_in_the_plan(stack, release):

@@ -1,12 +1,6 @@
-# Where this is, to build names of: a policy built from names is known, and can be scanned, before what it is about exists.
-data "aws_caller_identity" "this" {}
-
-data "aws_partition" "this" {}
-
-data "aws_region" "this" {}
-
 locals {
-  dead_letters_arn = "arn:${data.aws_partition.this.partition}:sqs:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:${var.name}-lambda-dead-letters"
+  # Built from names, so that a plan knows the queue's policy.
+  dead_letters_arn = "arn:${var.partition}:sqs:${var.region}:${var.account_id}:${var.name}-lambda-dead-letters"
 
   # A package that is missing is reported by the function's precondition, not by a failing hash.
   package_hash = fileexists(var.package_path) ? filebase64sha256(var.package_path) : null
@@ -23,11 +17,8 @@ resource "aws_sqs_queue" "dead_letters" {
   name                      = "${var.name}-lambda-dead-letters"
   kms_master_key_id         = var.kms_key_arn
   message_retention_seconds = 1209600 # 14 days, the longest SQS keeps a message
-}
 
-resource "aws_sqs_queue_policy" "dead_letters" {
-  queue_url = aws_sqs_queue.dead_letters.id
-
+  # Here and not as a resource of its own, so that the queue is never without it.
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
@@ -41,6 +32,15 @@ resource "aws_sqs_queue_policy" "dead_letters" {
       },
     ]
   })
+}
+
+# The policy was a resource of its own once. Destroying that would take the policy from the queue.
+removed {
+  from = aws_sqs_queue_policy.dead_letters
+
+  lifecycle {
+    destroy = false
+  }
 }
 
 resource "aws_lambda_function" "this" {

@@ -7,6 +7,16 @@ locals {
   ]
 }
 
+variable "account_id" {
+  description = "AWS account, twelve digits."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[0-9]{12}$", var.account_id))
+    error_message = "account_id is \"${var.account_id}\": give the twelve digits of the AWS account."
+  }
+}
+
 variable "architecture" {
   description = "Processor architecture. The package is pure Python, so arm64 works too."
   type        = string
@@ -56,6 +66,11 @@ variable "name" {
 
 variable "package_path" {
   description = "Path of the deployment package, a zip."
+  type        = string
+}
+
+variable "partition" {
+  description = "AWS partition: aws, aws-cn or aws-us-gov."
   type        = string
 }
 
@@ -120,6 +135,11 @@ variable "provisioned_concurrency" {
     condition     = var.provisioned_concurrency >= 0
     error_message = "provisioned_concurrency is ${var.provisioned_concurrency}; give 0 or more."
   }
+}
+
+variable "region" {
+  description = "AWS region."
+  type        = string
 }
 
 variable "reserved_concurrency" {

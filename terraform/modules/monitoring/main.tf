@@ -1,10 +1,3 @@
-# Where this is, to build names of: a policy built from names is known, and can be scanned, before what it is about exists.
-data "aws_caller_identity" "this" {}
-
-data "aws_partition" "this" {}
-
-data "aws_region" "this" {}
-
 locals {
   # CloudWatch measures ModelLatency in microseconds.
   model_latency_p99_microseconds = var.model_latency_p99_milliseconds * 1000
@@ -62,7 +55,8 @@ locals {
     }
   }
 
-  topic_arn = "arn:${data.aws_partition.this.partition}:sns:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:${var.name}-alarms"
+  # Built from names, so that a plan knows the topic's policy.
+  topic_arn = "arn:${var.partition}:sns:${var.region}:${var.account_id}:${var.name}-alarms"
 
   account_wide_log_groups = var.sagemaker_log_groups ? ["NotebookInstances", "TrainingJobs"] : []
 }
@@ -70,32 +64,49 @@ locals {
 resource "aws_sns_topic" "alarms" {
   name              = "${var.name}-alarms"
   kms_master_key_id = var.kms_key_arn
-}
-
-resource "aws_sns_topic_policy" "alarms" {
-  arn = aws_sns_topic.alarms.arn
 
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
       {
-        Sid       = "CloudWatchAlarmsOfThisAccount"
+        Sid       = "AlarmsOfThisStack"
         Effect    = "Allow"
         Principal = { Service = "cloudwatch.amazonaws.com" }
         Action    = "sns:Publish"
         Resource  = local.topic_arn
-        Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.this.account_id } }
+        Condition = {
+          ArnLike      = { "aws:SourceArn" = "arn:${var.partition}:cloudwatch:${var.region}:${var.account_id}:alarm:${var.name}-*" }
+          StringEquals = { "aws:SourceAccount" = var.account_id }
+        }
       },
       {
         Sid       = "TlsOnly"
         Effect    = "Deny"
         Principal = { AWS = "*" }
-        Action    = ["sns:Publish", "sns:Subscribe"] # SNS takes no sns:* here
+        Action = [ # SNS takes no sns:* here
+          "sns:AddPermission",
+          "sns:DeleteTopic",
+          "sns:GetTopicAttributes",
+          "sns:ListSubscriptionsByTopic",
+          "sns:Publish",
+          "sns:RemovePermission",
+          "sns:SetTopicAttributes",
+          "sns:Subscribe",
+        ]
         Resource  = local.topic_arn
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
       },
     ]
   })
+}
+
+# The policy was a resource of its own once. Destroying that would take the policy from the topic.
+removed {
+  from = aws_sns_topic_policy.alarms
+
+  lifecycle {
+    destroy = false
+  }
 }
 
 resource "aws_sns_topic_subscription" "email" {

@@ -12,5 +12,4 @@ output "metric_namespace" {
 output "topic_arn" {
   description = "ARN of the topic that all alarms report to."
   value       = aws_sns_topic.alarms.arn
-  depends_on  = [aws_sns_topic_policy.alarms]
 }

@@ -1,3 +1,13 @@
+variable "account_id" {
+  description = "AWS account, twelve digits."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[0-9]{12}$", var.account_id))
+    error_message = "account_id is \"${var.account_id}\": give the twelve digits of the AWS account."
+  }
+}
+
 variable "alarm_emails" {
   description = "E-mail addresses that receive the alarms; each must confirm its subscription."
   type        = list(string)
@@ -66,6 +76,16 @@ variable "model_latency_p99_milliseconds" {
 
 variable "name" {
   description = "Prefix of the alarms and the topic, and namespace of the metrics."
+  type        = string
+}
+
+variable "partition" {
+  description = "AWS partition: aws, aws-cn or aws-us-gov."
+  type        = string
+}
+
+variable "region" {
+  description = "AWS region."
   type        = string
 }
 

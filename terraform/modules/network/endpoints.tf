@@ -1,12 +1,6 @@
 # Ways to AWS that do not leave its network.
 
 locals {
-  # Image layers of ECR, and the package repository of Ubuntu (a trainer's image of one's own); Debian's mirror is not
-  # an S3 host and goes by NAT.
-  public_buckets = [
-    "prod-${var.region}-starport-layer-bucket",
-    "${var.region}.ec2.archive.ubuntu.com",
-  ]
   partition = split(":", var.artifact_bucket_arn)[1]
 
   interface_services = toset(var.interface_endpoints ? [
@@ -22,7 +16,7 @@ resource "aws_vpc_endpoint" "s3" {
   vpc_endpoint_type = "Gateway"
   route_table_ids   = [for key, table in aws_route_table.this : table.id if local.subnets[key].kind == "workload"]
 
-  # No way to carry data off to another bucket, whoever's credentials are used.
+  # No way to carry data off to another bucket of this region, whoever's credentials are used.
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
@@ -34,11 +28,11 @@ resource "aws_vpc_endpoint" "s3" {
         Resource  = [var.artifact_bucket_arn, "${var.artifact_bucket_arn}/*"]
       },
       {
-        Sid       = "ImageLayersAndPackages"
+        Sid       = "ImageLayers"
         Effect    = "Allow"
         Principal = "*"
         Action    = "s3:GetObject"
-        Resource  = [for bucket in local.public_buckets : "arn:${local.partition}:s3:::${bucket}/*"]
+        Resource  = "arn:${local.partition}:s3:::prod-${var.region}-starport-layer-bucket/*" # ECR's
       },
     ]
   })

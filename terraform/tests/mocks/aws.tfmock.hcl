@@ -25,12 +25,6 @@ mock_data "aws_partition" {
   }
 }
 
-mock_data "aws_region" {
-  defaults = {
-    name = "us-east-1"
-  }
-}
-
 mock_data "aws_sagemaker_prebuilt_ecr_image" {
   defaults = {
     registry_path = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:mocked"
