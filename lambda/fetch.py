@@ -332,8 +332,8 @@ def _exchange(target: Target, connection: ssl.SSLSocket, deadline: float, max_by
         too_large = PictureTooLarge(f"{target}: more than {max_bytes} bytes: use a smaller picture", target.host)
         if (response.length or 0) > max_bytes:
             raise too_large
-        # Twice the cap leaves room for chunks' framing and none for an endless stream of it.
-        stream.allowance = 2 * max_bytes + MAX_HEADER_BYTES
+        # An eighth more leaves room for the framing of chunks of 48 bytes and above, and none for an endless one.
+        stream.allowance = max_bytes + max_bytes // 8 + MAX_HEADER_BYTES
         stream.overrun = too_large
         stream.end_allowed = True
         content = response.read(max(map(len, SIGNATURES)))

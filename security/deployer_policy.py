@@ -71,7 +71,7 @@ def report(folder: Path, filled: Mapping[str, str]) -> list[str]:
         try:
             write_if_changed(folder / f"{stem}.json", f"{json.dumps(document, indent=2)}\n".encode())
         except OSError as error:
-            raise ValueError(f"--output {folder}: {error.strerror}: give a folder that can be made") from error
+            raise ValueError(f"--output {folder}: {error.strerror}: give a folder that can be written to") from error
         actions = sum(len(one["Action"]) if isinstance(one["Action"], list) else 1 for one in document["Statement"])
         count = f"{len(document['Statement']):3} statements, {actions:3} actions"
         print(f"{folder / stem}.json: {count}, {characters(document):,} of {MANAGED_POLICY_CHARACTERS:,} characters")

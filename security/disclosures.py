@@ -30,14 +30,18 @@ ACCOUNTS = {
     "099720109477": "Canonical's images",
     "017700000001": "an address in disguise, of the fetch vectors",
 }
-# A placeholder, and how the names of AWS's own buckets begin before the region.
-BUCKETS = {"bucket", "prod-"}
+# Placeholders; how the names of AWS's own buckets begin before the region; and S3's logging, which is a service.
+BUCKETS = {"bucket", "pictures", "prod-", "logging"}
 # Where buckets are made up, to be allowed or denied.
 MADE_UP_BUCKETS = ("tests", "tables")
 # Hashes are long enough to hold any twelve digits; the vectors hold addresses written as numbers.
 WITHOUT_ACCOUNTS = (".lock", ".lock.hcl", "package-lock.json", "fetch_vectors.tsv")
 ACCOUNT = re.compile(r"(?<![\w.])\d{12}(?![\w.]*\w)")
-BUCKET = re.compile(r"(?:s3://|arn:aws[a-z-]*:s3:::)([a-z0-9][a-z0-9.-]{2,62})")
+NAME = r"([a-z0-9][a-z0-9.-]{2,62})"
+BUCKET = re.compile(
+    rf"(?:s3://|arn:aws[a-z-]*:s3:::|\b[Bb]ucket(?:_name|Name)?[\"']?\s*[=:]\s*[\"']){NAME}"
+    rf"|{NAME}\.s3[.-][a-z0-9.-]*amazonaws\.com"
+)
 
 
 def disclosures() -> list[str]:
@@ -79,5 +83,5 @@ def names(root: Path, files: Iterable[Path]) -> Iterator[str]:
         if not path.name.endswith(WITHOUT_ACCOUNTS):
             yield from (f"{file}: account id {found}" for found in sorted(set(ACCOUNT.findall(text)) - set(ACCOUNTS)))
         if not set(MADE_UP_BUCKETS) & set(file.parts):
-            named = sorted(set(BUCKET.findall(text)) - BUCKETS)
+            named = sorted({one or other for one, other in BUCKET.findall(text)} - BUCKETS)
             yield from (f"{file}: bucket {name}" for name in named)

@@ -141,6 +141,22 @@ def test_two_builds_on_two_paths_are_equal_and_the_second_installs_nothing(tmp_p
         }
 
 
+def test_this_project_on_another_path_is_the_same_packages(tmp_path):
+    """What `make package` wrote here, from a copy elsewhere whose files nobody else may read."""
+    build = PROJECT / "build"
+    copy = tmp_path / "deeper" / "copy"
+    for name in ("model", "ec2_userdata", "lambda"):
+        shutil.copytree(PROJECT / name, copy / name, copy_function=shutil.copyfile)
+    # The function's requirements, so that nothing is downloaded; their files are packed anew.
+    shutil.copytree(build / "lambda-requirements", copy / "build" / "lambda-requirements")
+    for path in copy.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    result = bundle(copy, None)
+    assert result.returncode == 0, result.stderr
+    for name in ("lambda.zip", "trainer-code.tar.gz"):
+        assert (copy / "build" / name).read_bytes() == (build / name).read_bytes()
+
+
 def test_a_lock_that_is_not_all_of_what_is_installed_is_refused(tmp_path, wheels):
     """A requirement of a requirement left out, a version or a hash left out, a hash of something else."""
     one, two = lock(wheels, "pure_one"), lock(wheels, "pure_two")

@@ -56,6 +56,7 @@ def test_model_isolation_is_read_back(sagemaker: SageMaker) -> None:
     assert sagemaker.client.describe_model(ModelName="open")["EnableNetworkIsolation"] is False
 
 
+@pytest.mark.fault
 def test_a_model_needs_its_archive_and_its_role(sagemaker: SageMaker, role_arns: dict[str, str]) -> None:
     missing = {"Image": DEEP_LEARNING_IMAGE, "ModelDataUrl": "s3://models/absent.tar.gz"}
     with pytest.raises(ClientError, match="Could not find model data at s3://models/absent"):

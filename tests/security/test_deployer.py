@@ -104,6 +104,11 @@ def test_nothing_is_granted_that_is_neither_recorded_nor_in_the_table_with_its_r
         assert recorded[phase] - actions == set(table["underived"]) & recorded[phase] - reviewed
 
 
+@pytest.mark.slow
+def test_what_was_recorded_is_what_terraform_calls():
+    assert recording.record() == recording.read()
+
+
 def test_everything_is_granted_only_where_aws_knows_no_resource(phases):
     everything = {grant for granted in phases.values() for grant in granted if grant.resource == "*"}
     assert everything

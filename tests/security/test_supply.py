@@ -51,6 +51,14 @@ def test_a_lock_that_lacks_something_is_named(tmp_path, lock, said):
     assert faults == [] if said is None else any(said in fault for fault in faults)
 
 
+def test_an_explanation_of_a_version_that_no_lock_has_is_named(tmp_path, monkeypatch):
+    advisories = tmp_path / "advisories.yaml"
+    advisories.write_text("[{id: GHSA-1, package: boto3, version: '1.0', reason: The function is not called here.}]")
+    monkeypatch.setattr(supply, "ADVISORIES", advisories)
+    monkeypatch.setattr(supply, "audit", lambda locks: (0, []))
+    assert supply.report() == ["advisories.yaml: GHSA-1 is of boto3==1.0, which no lock has"]
+
+
 @pytest.fixture
 def advised(monkeypatch):
     """Advisories by package, as a loopback server answers pip-audit that is asked as OSV is (osv.dev, schema 1)."""
@@ -60,7 +68,7 @@ def advised(monkeypatch):
         def do_POST(self) -> None:
             name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
             affected = [{"package": {"name": name, "ecosystem": "PyPI"}}]
-            found = [{"id": identifier, "affected": affected} for identifier in advisories.get(name, [])]
+            found = [{"id": one, "aliases": [f"CVE-{one}"], "affected": affected} for one in advisories.get(name, [])]
             content = json.dumps({"vulns": found} if found else {}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -80,13 +88,17 @@ def advised(monkeypatch):
 def test_an_advisory_is_a_finding_unless_it_is_explained(tmp_path, monkeypatch, advised):
     advisories, lock = tmp_path / "advisories.yaml", tmp_path / "requirements.lock"
     monkeypatch.setattr(supply, "ADVISORIES", advisories)
-    advisories.write_text("[{id: GHSA-1, package: one, reason: The function is not called.}]")
     lock.write_text(f"one==1 \\\n    {HASH}\ntwo==1 \\\n    {HASH}\n")
-    assert supply.audit([lock]) == (2, ["one: GHSA-1 is explained and not reported"])
-    advised["one"] = ["GHSA-1"]
-    assert supply.audit([lock]) == (2, [])
-    advised["two"] = ["GHSA-2"]
-    assert supply.audit([lock]) == (2, ["two: GHSA-2"])
+    advised |= {"one": ["GHSA-1"], "two": ["GHSA-2"]}
+    for known, left in (
+        ([], ["one==1: CVE-GHSA-1", "two==1: CVE-GHSA-2"]),
+        ([("GHSA-1", "one", "1")], ["two==1: CVE-GHSA-2"]),
+        ([("CVE-GHSA-1", "one", "1"), ("GHSA-2", "two", "1")], []),
+        ([("GHSA-1", "one", "2"), ("GHSA-2", "one", "1")], ["one==1: CVE-GHSA-1", "two==1: CVE-GHSA-2"]),
+    ):
+        entries = [{"id": name, "package": package, "version": version} for name, package, version in known]
+        advisories.write_text(json.dumps(entries))
+        assert supply.audit([lock]) == (2, left)
 
 
 def test_where_no_service_answers_nothing_is_audited(tmp_path, monkeypatch):
@@ -105,9 +117,11 @@ def test_an_audit_that_could_not_look_anything_up_is_none():
         list(supply.looked_up(skipped))
 
 
-def test_every_explanation_says_why():
+def test_every_explanation_says_why_and_of_which_version():
+    locked = {pin for path in supply.locked_files() for pin in supply.pins(path.with_suffix(".lock"))}
     for entry in supply.yaml.safe_load(supply.ADVISORIES.read_text()):
-        assert entry.keys() == {"id", "package", "reason"} and len(entry["reason"].split()) >= 5
+        assert entry.keys() == {"id", "package", "version", "reason"} and len(entry["reason"].split()) >= 5
+        assert (entry["package"], entry["version"]) in locked
 
 
 def test_the_repository_discloses_nothing():
@@ -121,6 +135,9 @@ def test_a_secret_an_account_and_a_bucket_are_found(tmp_path):
         "key.pem": "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEpAIBAAKCAQEA",
         "role.tf": 'role = "arn:aws:iam::' + "2109" + '87654321:role/admin"',
         "load.sh": "aws s3 cp s3:" + "//acme-production-data/a .",
+        "main.tf": 'bucket = "' + 'acme-data"',
+        "picture.txt": "https://acme-pictures" + ".s3.eu-west-1.amazonaws.com/a.png",
+        "upload.py": 's3.put_object(Bucket="' + 'acme-uploads", Key="a")',
     }
     for name, line in lines.items():
         (tmp_path / name).write_text(line + "\n")
@@ -128,5 +145,8 @@ def test_a_secret_an_account_and_a_bucket_are_found(tmp_path):
     assert {line.partition(":")[0] for line in disclosures.secrets(tmp_path, files)} == {"credentials.txt", "key.pem"}
     assert list(disclosures.names(tmp_path, files)) == [
         "load.sh: bucket acme-production-data",
+        "main.tf: bucket acme-data",
+        "picture.txt: bucket acme-pictures",
         "role.tf: account id 2109" + "87654321",
+        "upload.py: bucket acme-uploads",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -83,20 +84,22 @@ def test_plan_scan(stack, tmp_path, environment, request):
 
 
 def test_each_policy_passes_and_fails_what_it_should():
-    """In tests/policies/POLICY/passing.tf and failing.tf a resource says by its name what must come of it."""
+    """In tests/policies/POLICY/passing.tf and failing.tf each resource says by its name what must come of it."""
     folder = ROOT / "tests" / "policies"
     ids = {path.stem: policy_id(path) for path in POLICIES.glob("*.py") if "CKV_IC_" in path.read_text()}
     assert sorted(ids) == sorted(path.name for path in folder.iterdir() if path.is_dir())
     report = scan("--framework", "terraform", "-d", str(folder))
-    found = {"passed": set(), "failed": set()}
-    for result, resources in found.items():
+    for result, begin in (("passed", "passing"), ("failed", "failing")):
+        written, found = set(), set()
+        for file in folder.glob("*/*.tf"):
+            for kind, name in re.findall(rf'^resource "(\w+)" "({begin}\w*)"', file.read_text(), re.MULTILINE):
+                written.add((file.parent.name, f"{kind}.{name}"))
         for check in report["results"][f"{result}_checks"]:
             policy = Path(check["file_path"]).parent.name
-            name = check["resource"].partition(".")[2]
-            if check["check_id"] == ids[policy] and name.startswith(("passing", "failing")):
-                resources.add((policy, name.partition("_")[0]))
-    assert found["passed"] == {(policy, "passing") for policy in ids}
-    assert found["failed"] == {(policy, "failing") for policy in ids}
+            if check["check_id"] == ids[policy] and check["resource"].partition(".")[2].startswith(begin):
+                found.add((policy, check["resource"]))
+        assert {policy for policy, _ in written} == set(ids)
+        assert found == written, result
 
 
 def policy_id(path: Path) -> str:

@@ -179,7 +179,13 @@ def test_a_release_that_does_not_start_is_rolled_back_and_the_apply_says_so(new_
     after = endpoint(stack)
     assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", before)
     assert "this release cannot load" in after["FailureReason"]
+    # The old configuration is there still, and answers; a release that starts is taken as ever.
+    assert stack.account.client("sagemaker").describe_endpoint_config(EndpointConfigName=before)
     assert answer(stack) == pytest.approx([10, 0, 0], abs=0.15)
+    mended = stack.upload_archive(archive(tmp_path, 20, ""))
+    assert apply(stack, release_key=mended, **UNRESERVED) == ""
+    assert endpoint(stack)["EndpointConfigName"] != before
+    assert answer(stack) == pytest.approx([20, 0, 0], abs=0.3)
 
 
 def test_ctrl_c_while_the_next_release_is_deployed(new_account, loaded, tmp_path):
@@ -188,7 +194,7 @@ def test_ctrl_c_while_the_next_release_is_deployed(new_account, loaded, tmp_path
     loaded.unlink()
     key = stack.upload_archive(archive(tmp_path, -10, LOADING.format(str(loaded))))
     interrupted_apply(stack, lambda: endpoint_is(stack, "Updating"), release_key=key, **UNRESERVED)
-    assert answer(stack) == pytest.approx([10, 0, 0], abs=0.15)
+    assert answer(stack) == pytest.approx([20, 0, 0], abs=0.3)
     loaded.touch()
     await_that(lambda: endpoint_is(stack, "InService"))
     assert apply(stack, release_key=key, **UNRESERVED) == ""

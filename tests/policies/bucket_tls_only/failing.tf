@@ -7,7 +7,7 @@ resource "aws_s3_bucket" "failing_half" {
   bucket = "pictures-half"
 }
 
-resource "aws_s3_bucket_policy" "failing_half" {
+resource "aws_s3_bucket_policy" "half" {
   bucket = aws_s3_bucket.failing_half.id
   policy = <<-JSON
     {

@@ -2,7 +2,7 @@ resource "aws_s3_bucket" "passing" {
   bucket = "pictures-with-tls"
 }
 
-resource "aws_s3_bucket_policy" "passing" {
+resource "aws_s3_bucket_policy" "tls_only" {
   bucket = aws_s3_bucket.passing.id
   policy = <<-JSON
     {

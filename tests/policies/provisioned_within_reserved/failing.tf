@@ -1,4 +1,4 @@
-resource "aws_lambda_function" "failing" {
+resource "aws_lambda_function" "reserved" {
   function_name                  = "above"
   reserved_concurrent_executions = 5
 }

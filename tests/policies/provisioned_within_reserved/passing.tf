@@ -1,4 +1,4 @@
-resource "aws_lambda_function" "passing" {
+resource "aws_lambda_function" "reserved" {
   function_name                  = "within"
   reserved_concurrent_executions = 5
 }
