@@ -185,7 +185,7 @@ def test_what_is_too_much_is_throttled_and_nothing_is_lost(account, folder):
     print(f"{SECONDS:.0f} s, {dict(seen.outcomes)}")
     assert seen.wrong == []
     assert set(seen.outcomes) == {200, 429}
-    assert set(seen.resident) == {"account", "endpoint", "function"}
+    assert set(seen.resident) == {"account", "endpoint", NAME}
     for name, figures in seen.resident.items():
         first, last = (median(part) / 2**20 for part in (figures[: len(figures) // 4], figures[-10:]))
         print(f"{name}: {first:.1f} MiB, {last:.1f} MiB in the end")
