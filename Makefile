@@ -61,8 +61,8 @@ build/.provider: .venv/.ready terraform/versions.tf terraform/.terraform.lock.hc
 LOCKED := requirements requirements-scan requirements-supply model/container/requirements
 LOCKED_WITH_THE_TESTS := lambda/requirements model/requirements bench/requirements bench/requirements-torchserve
 COMPILE := .venv-supply/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
-lock: .venv-supply/.ready  ## requirements*.lock from requirements*.txt; UPGRADE=1 takes the newest of what is not pinned
+	--custom-compile-command "make lock" $(if $(filter 1,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE)))
+lock: .venv-supply/.ready  ## requirements*.lock from requirements*.txt; UPGRADE=1 takes the newest of what is not pinned, UPGRADE="NAME ..." of these alone
 	set -e; for file in $(LOCKED); do $(COMPILE) $$file.txt -o $$file.lock; done
 	set -e; for file in $(LOCKED_WITH_THE_TESTS); do $(COMPILE) -c requirements.lock $$file.txt -o $$file.lock; done
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from security.disclosures import ROOT, disclosures, tracked_files
+from security.plan import listed
 
 PIP_AUDIT = ROOT / ".venv-supply" / "bin" / "pip-audit"
 ADVISORIES = Path(__file__).with_name("advisories.yaml")
@@ -119,7 +120,8 @@ def _audit(locks: Sequence[Path], service: Sequence[str]) -> tuple[int, list[str
 
 def explained() -> set[tuple[str, str, str]]:
     """(id, package, version) of the advisories that do not hold here."""
-    return {(entry["id"], entry["package"], entry["version"]) for entry in yaml.safe_load(ADVISORIES.read_text())}
+    entries = yaml.safe_load(ADVISORIES.read_text())
+    return {(one, entry["package"], entry["version"]) for entry in entries for one in listed(entry["id"])}
 
 
 def looked_up(written: str) -> Iterator[dict]:
