@@ -42,16 +42,25 @@ class Mutant:
 def mutants(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
     """Every policy without each statement, and without each part of one: action, resource, principal, condition."""
     for document, policy in policies.items():
-        for index, statement in enumerate(policy["Statement"]):
-            name = statement.get("Sid", f"statement {index + 1}")
-            rest = [other for other in policy["Statement"] if other is not statement]
+        for name, statement in _named(policy):
             actions = listed(statement["Action"])
-            yield Mutant(document, f"without {name}", True, actions, {**policy, "Statement": rest})
+            yield Mutant(document, f"without {name}", True, actions, _changed(policy, statement, []))
             for part, gone, smaller in _smaller(statement):
-                mutated = [smaller if other is statement else other for other in policy["Statement"]]
                 concerned = [gone] if part == "Action" else actions
                 change = f"without {name}'s {part} {gone}"
-                yield Mutant(document, change, False, concerned, {**policy, "Statement": mutated})
+                yield Mutant(document, change, False, concerned, _changed(policy, statement, [smaller]))
+
+
+def _named(policy: Policy) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each statement with its Sid, or its position where it has none."""
+    for number, statement in enumerate(policy["Statement"], start=1):
+        yield statement.get("Sid", f"statement {number}"), statement
+
+
+def _changed(policy: Policy, statement: dict[str, Any], instead: list[dict[str, Any]]) -> Policy:
+    """The policy with other statements in a statement's place."""
+    statements = [one for other in policy["Statement"] for one in (instead if other is statement else [other])]
+    return {**policy, "Statement": statements}
 
 
 def _smaller(statement: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -88,26 +97,24 @@ def widened(policies: Mapping[str, Policy]) -> Iterator[Mutant]:
     A statement with a condition keeps its actions: the condition's key is mostly one that no other action has.
     """
     for document, policy in policies.items():
-        for statement in policy["Statement"]:
-            if statement["Effect"] != "Allow":
-                continue
-            actions = listed(statement["Action"])
-            services = sorted({f"{action.partition(':')[0]}:*" for action in actions})
-            # What has a policy of its own is all that this is about, and what may be done to a role is to take it.
-            own = document.startswith(("arn:", "trust "))
-            changes = [("Resource", "*", actions)] if not own and statement["Resource"] != "*" else []
-            changes += [("Principal", "*", actions)] if own else []
-            changes += (
-                [("Action", services, services)]
-                if "Condition" not in statement and not document.startswith("trust ") and actions != services
-                else []
-            )
-            for part, value, concerned in changes:
-                wider = {**statement, part: value}
-                mutated = [wider if other is statement else other for other in policy["Statement"]]
-                name = statement.get("Sid", f"statement {policy['Statement'].index(statement) + 1}")
+        for name, statement in _named(policy):
+            for part, value, concerned in _wider(document, statement) if statement["Effect"] == "Allow" else []:
                 change = f"with {name}'s {part} {', '.join(listed(value))}"
-                yield Mutant(document, change, False, concerned, {**policy, "Statement": mutated})
+                wider = _changed(policy, statement, [{**statement, part: value}])
+                yield Mutant(document, change, False, concerned, wider)
+
+
+def _wider(document: str, statement: dict[str, Any]) -> Iterator[tuple[str, Any, list[str]]]:
+    """(the part that grows, what it becomes, the actions that this concerns)."""
+    actions = listed(statement["Action"])
+    services = sorted({f"{action.partition(':')[0]}:*" for action in actions})
+    # What has a policy of its own is all that this is about, and what may be done to a role is to take it.
+    if document.startswith(("arn:", "trust ")):
+        yield "Principal", "*", actions
+    elif statement["Resource"] != "*":
+        yield "Resource", "*", actions
+    if "Condition" not in statement and not document.startswith("trust ") and actions != services:
+        yield "Action", services, services
 
 
 def survivors(rows: list[Row], policies: Mapping[str, Policy], tried: list[Mutant]) -> list[Mutant]:

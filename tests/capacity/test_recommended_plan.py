@@ -11,8 +11,7 @@ from capacity import configuration
 from capacity.__main__ import REFERENCE, main
 from capacity.tfvars import TERRAFORM_DIR
 from local.account import running_account
-
-RELEASE = f"releases/{'0' * 64}/model.tar.gz"
+from security.plan import RELEASE
 
 
 @pytest.mark.slow

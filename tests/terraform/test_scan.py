@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from security.plan import RELEASE
+
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOV = ROOT / ".venv-scan" / "bin" / "checkov"
 POLICIES = ROOT / "terraform" / "policies"
 ENVIRONMENTS = sorted(path.stem for path in (ROOT / "terraform" / "environments").glob("*.tfvars"))
-RELEASE = f"releases/{'0' * 64}/model.tar.gz"
 MOST_SKIPS = 12
 LEAST_PASSES = 150
 
